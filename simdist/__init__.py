@@ -1,0 +1,68 @@
+"""Similarity matrices too large to exist, folded tile by tile into k-NN graphs and models.
+
+    import simdist as sd
+
+    graph = sd.knn_graph(x, k=15, measure="cosine", recall=0.95)    # on arrays
+    hits  = sd.knn(queries, corpus, k=10, measure="cosine")
+
+    store   = sd.open_store("s3://bucket/prefix")                   # on stored datasets
+    vectors = sd.import_vectors("s3://lake/*.parquet", id="id", vector="embedding", store=store)
+    graph   = sd.knn_graph(vectors, k=15, measure="cosine", store=store)
+
+Everything here is imported when it is first used: `import simdist` itself costs milliseconds and
+brings in no scheduler, no compiler and no array library.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from simdist import datasets, errors, measures
+    from simdist.engine import open_engine
+    from simdist.errors import SimdistError
+    from simdist.models.knn import knn, knn_graph
+    from simdist.models.vectors import import_vectors
+    from simdist.store import Dataset, open_store
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Dataset",
+    "SimdistError",
+    "__version__",
+    "datasets",
+    "errors",
+    "import_vectors",
+    "knn",
+    "knn_graph",
+    "measures",
+    "open_engine",
+    "open_store",
+]
+
+_MODULES = ("datasets", "errors", "measures")
+_HOMES = {
+    "Dataset": "simdist.store",
+    "SimdistError": "simdist.errors",
+    "import_vectors": "simdist.models.vectors",
+    "knn": "simdist.models.knn",
+    "knn_graph": "simdist.models.knn",
+    "open_engine": "simdist.engine",
+    "open_store": "simdist.store",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"simdist.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'simdist' has no attribute {name!r}")
+    found = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = found  # next time without this detour
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,129 @@
+"""Values of listed pairs of rows, and the Manhattan block, compiled.
+
+Listed pairs read float32 rows and add up in float64, which costs nothing (the rows' way from memory
+is what takes the time) and makes the rounded float32 answer the same on nearly every machine:
+
+    dots             sum_k a_k b_k
+    square_gaps      sum_k (a_k - b_k)^2        direct differences: exact for near-duplicates, where
+    gaps             its square root            |a|^2 + |b|^2 - 2 a.b has lost every digit
+    absolute_gaps    sum_k |a_k - b_k|
+
+All take `(A, rows, B, columns)` and return float32 `[p]`, entry q between `A[rows[q]]` and
+`B[columns[q]]`. A: [n, d] and B: [m, d] float32 C-contiguous, rows and columns: [p] int64 within
+range (callers check: the kernels do not).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+
+from simdist.types import Array, Float32, Float64, Ids
+
+__all__ = ["absolute_gaps", "dots", "gaps", "manhattan_block", "square_gaps"]
+
+# Columns of a Manhattan tile: their rows stay in the first-level cache (bytes) while A streams by.
+_CACHE_NBYTES = 32_768
+
+
+def dots(A: Float32, rows: Ids, B: Float32, columns: Ids) -> Float32:
+    """Inner products of the listed pairs. Shapes: module docstring."""
+    return _listed(_dots, A, rows, B, columns).astype(np.float32)
+
+
+def square_gaps(A: Float32, rows: Ids, B: Float32, columns: Ids) -> Float32:
+    """Squared Euclidean distances of the listed pairs. Shapes: module docstring."""
+    return _listed(_square_gaps, A, rows, B, columns).astype(np.float32)
+
+
+def gaps(A: Float32, rows: Ids, B: Float32, columns: Ids) -> Float32:
+    """Euclidean distances of the listed pairs; the root is taken before rounding to float32."""
+    return np.sqrt(_listed(_square_gaps, A, rows, B, columns)).astype(np.float32)
+
+
+def absolute_gaps(A: Float32, rows: Ids, B: Float32, columns: Ids) -> Float32:
+    """Manhattan distances of the listed pairs. Shapes: module docstring."""
+    return _listed(_absolute_gaps, A, rows, B, columns).astype(np.float32)
+
+
+def manhattan_block(A: Float32, B: Float32) -> Float32:
+    """Manhattan distances of all pairs, added up in float32. A: [n, d], B: [m, d] -> [n, m]."""
+    out = np.empty((len(A), len(B)), np.float32)
+    tile = max(1, _CACHE_NBYTES // max(1, 4 * A.shape[1]))
+    _manhattan_block(_read_only(A), _read_only(B), tile, out)
+    return out
+
+
+def _listed(
+    kernel: Callable[..., None], A: Float32, rows: Ids, B: Float32, columns: Ids
+) -> Float64:
+    out = np.empty(len(rows), np.float64)
+    kernel(_read_only(A), _read_only(rows), _read_only(B), _read_only(columns), out)
+    return out
+
+
+def _read_only(array: Array) -> Array:
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
+_Loop = TypeVar("_Loop", bound=Callable[..., None])
+
+
+def _kernel(loop: _Loop) -> _Loop:
+    """numba's njit with its type kept. Sums may be reordered into vector lanes and fused; NaN and
+    infinity keep their meaning."""
+    compiled: Any = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
+    fast: _Loop = compiled(loop)
+    return fast
+
+
+@_kernel
+def _dots(A: Float32, rows: Ids, B: Float32, columns: Ids, out: Float64) -> None:
+    for q in range(len(rows)):
+        a = A[rows[q]]
+        b = B[columns[q]]
+        total = 0.0
+        for k in range(len(a)):
+            total += np.float64(a[k]) * np.float64(b[k])
+        out[q] = total
+
+
+@_kernel
+def _square_gaps(A: Float32, rows: Ids, B: Float32, columns: Ids, out: Float64) -> None:
+    for q in range(len(rows)):
+        a = A[rows[q]]
+        b = B[columns[q]]
+        total = 0.0
+        for k in range(len(a)):
+            gap = np.float64(a[k]) - np.float64(b[k])
+            total += gap * gap
+        out[q] = total
+
+
+@_kernel
+def _absolute_gaps(A: Float32, rows: Ids, B: Float32, columns: Ids, out: Float64) -> None:
+    for q in range(len(rows)):
+        a = A[rows[q]]
+        b = B[columns[q]]
+        total = 0.0
+        for k in range(len(a)):
+            total += abs(np.float64(a[k]) - np.float64(b[k]))
+        out[q] = total
+
+
+@_kernel
+def _manhattan_block(A: Float32, B: Float32, tile: int, out: Float32) -> None:
+    for start in range(0, len(B), tile):
+        for i in range(len(A)):
+            a = A[i]
+            for j in range(start, min(start + tile, len(B))):
+                b = B[j]
+                total = np.float32(0.0)
+                for k in range(len(a)):
+                    total += abs(a[k] - b[k])
+                out[i, j] = total

@@ -1,0 +1,285 @@
+"""Tasks on Dask workers: an own cluster of processes on this machine, or a scheduler's address.
+
+    submit ──payload (pickled here)──> scheduler ──> worker: task.run_packed ──> packed end
+    Ref.handle ── Future, watched by a callback ──> Completion
+
+Own workers are processes with one thread each on 127.0.0.1, unlimited by the nanny: memory is
+planned before a task runs, and pages of mapped files would be counted against it. The scheduler
+gets unique keys that begin with the task's name, so dashboards group them and nothing is
+deduplicated. Dropping the last Ref releases the worker's copy of a result.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import count
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import cloudpickle  # type: ignore[import-untyped]
+import dask.config
+import distributed
+from distributed.client import FutureCancelledError
+
+from simdist.engine import threads
+from simdist.engine.base import Engine, Ref, Scratch, no_timely_end, refuse_nested
+from simdist.engine.completion import Completion, in_order_of_end
+from simdist.engine.scratch import FileScratch
+from simdist.engine.task import Failure, Stored, encode, import_all, run_packed, unpack
+from simdist.engine.versions import probe, refuse_differences
+from simdist.errors import Cancelled, ConfigError, EngineError, TaskFailed
+from simdist.types import Array
+
+__all__ = ["DaskEngine"]
+
+START_SECONDS = 60.0
+CLOSE_SECONDS = 20.0
+
+# Two deaths within seconds of each other can leave a cluster with no nanny and tasks queued for
+# ever: give up on a lost worker late, on having no workers at all soon.
+SETTINGS = {
+    "distributed.deploy.lost-worker-timeout": "1h",
+    "distributed.scheduler.no-workers-timeout": "60s",
+    "distributed.nanny.pre-spawn-environ": threads.environment(1),
+}
+
+
+class DaskEngine(Engine):
+    """A Dask cluster. See `open_engine` for the options.
+
+    workers: threads of all workers together (an own cluster: processes).
+    """
+
+    kind: ClassVar[str] = "dask"
+    remote: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        workers: int | None = None,
+        address: str | None = None,
+        memory: int = 2 << 30,
+        scratch: Scratch | None = None,
+        retries: int = 2,
+    ) -> None:
+        began = time.perf_counter()
+        self.memory = memory
+        self._retries = retries
+        self._scratch = scratch
+        self._counter = count()
+        self._tag = uuid4().hex[:8]  # two engines on one scheduler must not share keys
+        self._closing = ExitStack()
+        self._closed = False
+        try:
+            self._address = address or self._start(workers or threads.cpus_here())
+            self._client = self._connect()
+            if self._scratch is None and _on_this_machine(self._address):
+                own = FileScratch()
+                self._closing.callback(own.close)
+                self._scratch = own
+            self.workers = self._meet(workers if address is None else None)
+            self.warm("simdist.engine.task", "numpy", "threadpoolctl")
+        except BaseException:
+            self._closing.close()
+            raise
+        self.started_seconds = time.perf_counter() - began
+
+    def submit(
+        self, fn: Callable[..., Any], *args: Any, key: str, nbytes: int = 0, cpus: int = 1
+    ) -> Ref:
+        refuse_nested(key, args)
+        self._refuse_too_large(f"task {key}", nbytes=nbytes, cpus=cpus, most_cpus=1)
+        self._refuse_closed(f"task {key}")
+        payload, upstream = encode(
+            fn, args, key=key, cpus=cpus, retries=self._retries, dumps=cloudpickle.dumps
+        )
+        future = self._client.submit(
+            _on_worker,
+            payload,
+            *(pending.future for pending in upstream),
+            key=f"{key}-{self._tag}-{next(self._counter)}",
+            pure=False,
+        )
+        return Ref(key, _Pending(future))
+
+    def put(self, array: Array) -> Ref:
+        key = f"put-{next(self._counter)}"
+        if self._scratch is None:
+            raise ConfigError(
+                f"workers of {self._address} cannot see this machine's files: name a store that "
+                "they see, open_engine(..., scratch=store.scratch())"
+            )
+        return Ref(key, Stored(self._scratch.save(array)))
+
+    def as_completed(self, refs: Iterable[Ref], *, timeout: float | None = None) -> Iterator[Ref]:
+        return in_order_of_end(refs, _completion, timeout=timeout, where=self.where)
+
+    def get(self, ref: Ref, *, timeout: float | None = None) -> Any:
+        if isinstance(ref.handle, Stored):
+            return ref.handle.handle.load()
+        if ref.handle.cancelled:
+            raise Cancelled(f"task {ref.key} was cancelled")
+        try:
+            packed = ref.handle.future.result(timeout=timeout)
+        except TimeoutError as error:
+            raise no_timely_end([ref], timeout or 0.0, self.where) from error
+        except FutureCancelledError as error:
+            if self._client.status != "running":
+                raise EngineError(
+                    f"task {ref.key}: the connection to {self.where} is lost. Run again: what has "
+                    "been committed is kept"
+                ) from error
+            raise Cancelled(f"task {ref.key} was cancelled, or one it needs") from error
+        except Exception as error:  # a worker's death, or a worker that cannot even run a task
+            raise self._broken(ref, error) from error
+        outcome = unpack(packed)
+        if isinstance(outcome, Failure):
+            raise outcome.error()
+        return outcome
+
+    def cancel(self, refs: Sequence[Ref]) -> None:
+        live = [r.handle for r in refs if isinstance(r.handle, _Pending) and not r.handle.ended]
+        for pending in live:
+            pending.cancelled = True
+        if live and self._client.status == "running":
+            self._client.cancel([pending.future for pending in live])
+        for pending in live:
+            pending.end()
+
+    def slots(self, *, nbytes: int = 0, cpus: int = 1) -> int:
+        self._refuse_too_large("such a task", nbytes=nbytes, cpus=cpus, most_cpus=1)
+        return self.workers
+
+    def warm(self, *modules: str) -> float:
+        began = time.perf_counter()
+        self._refuse_closed("warm")
+        # A plugin, so that a worker that replaces a dead one is warm as well.
+        self._client.register_plugin(_Warm(modules), name=f"simdist-warm-{'-'.join(modules)}")
+        return time.perf_counter() - began
+
+    def close(self) -> None:
+        self._closed = True
+        self._closing.close()
+
+    @property
+    def where(self) -> str:
+        return self._address
+
+    def _start(self, workers: int) -> str:
+        """Start an own cluster; its address."""
+        _refuse_without_main_guard()
+        folder = tempfile.mkdtemp(prefix="simdist-dask-")
+        self._closing.callback(shutil.rmtree, folder, ignore_errors=True)
+        settings = SETTINGS | {"distributed.scheduler.allowed-failures": self._retries}
+        self._closing.enter_context(dask.config.set(settings))  # some are read while it runs
+        try:
+            cluster = distributed.LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                scheduler_kwargs={"dashboard": False},
+                memory_limit=0,
+                silence_logs=logging.CRITICAL,  # what matters is raised, with the task's name
+                local_directory=folder,
+            )
+        except Exception as error:
+            raise EngineError(f"could not start {workers} Dask workers: {error}") from error
+        self._closing.callback(cluster.close, timeout=CLOSE_SECONDS)
+        return str(cluster.scheduler_address)
+
+    def _connect(self) -> distributed.Client:
+        try:
+            client = distributed.Client(
+                self._address, timeout=START_SECONDS, set_as_default=False, name="simdist"
+            )
+        except Exception as error:
+            raise EngineError(
+                f"no Dask scheduler answered at {self._address} within {START_SECONDS:g} s: "
+                f"{error}. Check the address, and that the scheduler runs"
+            ) from error
+        self._closing.callback(client.close, timeout=CLOSE_SECONDS)
+        return client
+
+    def _meet(self, expected: int | None) -> int:
+        """Wait for the workers, check their versions; how many tasks they run at once."""
+        try:
+            self._client.wait_for_workers(expected or 1, timeout=START_SECONDS)
+        except TimeoutError as error:
+            raise EngineError(
+                f"{self._address} had no {expected or 1} workers within {START_SECONDS:g} s: "
+                "start workers, or look at their logs"
+            ) from error
+        versions = probe()
+        refuse_differences(versions(), self._client.run(versions))
+        running = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        return sum(int(worker["nthreads"]) for worker in running)
+
+    def _refuse_closed(self, what: str) -> None:
+        if self._closed:
+            raise EngineError(f"{what}: the engine on {self._address} is closed")
+
+    def _broken(self, ref: Ref, error: Exception) -> TaskFailed:
+        if not isinstance(error, distributed.KilledWorker):
+            return Failure.of(ref.key, error).error()  # type: ignore[return-value]
+        key = str(error.task).rsplit("-", 2)[0]
+        cause = EngineError(
+            f"its worker died {self._retries + 1} times while running it, most likely for want of "
+            "memory: make its tasks smaller, or give workers more"
+        )
+        return TaskFailed(key, cause, f"EngineError: {cause}")
+
+
+class _Pending(Completion):
+    """A Dask future and its end, as seen from this process."""
+
+    __slots__ = ("cancelled", "future")
+
+    def __init__(self, future: distributed.Future) -> None:
+        super().__init__()
+        self.cancelled = False
+        self.future = future
+        future.add_done_callback(lambda _: self.end())
+
+
+class _Warm(distributed.WorkerPlugin):  # type: ignore[misc]
+    """Imports modules on every worker, those that come later included."""
+
+    def __init__(self, modules: Sequence[str]) -> None:
+        self._modules = tuple(modules)
+
+    def setup(self, worker: distributed.Worker) -> None:
+        import_all(self._modules)
+
+
+def _on_worker(payload: bytes, *upstream: bytes) -> bytes:
+    return run_packed(payload, upstream, dumps=cloudpickle.dumps)
+
+
+def _completion(ref: Ref) -> Completion:
+    return ref.handle if isinstance(ref.handle, _Pending) else _ALREADY
+
+
+def _on_this_machine(address: str) -> bool:
+    return urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1")
+
+
+def _refuse_without_main_guard() -> None:
+    """A spawned worker imports the script again; unguarded, it would start a cluster of its own."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise ConfigError(
+            "Dask workers import this script when they start, and it opened an engine again: put "
+            'what runs under `if __name__ == "__main__":`'
+        )
+
+
+_ALREADY = Completion()  # of arrays that were put
+_ALREADY.end()

@@ -1,0 +1,382 @@
+"""Tasks on Ray workers: an own cluster on this machine, or an address.
+
+    submit ──payload (pickled here)──> raylet ──> worker: task.run_packed ──> packed end
+    Ref.handle ── ObjectRef, waited for with `ray.wait`
+
+One process has one Ray: an own cluster cannot be opened while another is connected. The own cluster
+listens on 127.0.0.1 only, behind a token, without dashboard, usage statistics or worker logs, and
+with a small object store: large things travel through the store, not through Ray.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import threading as std_threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+import psutil
+
+from simdist.engine import threads
+from simdist.engine.base import Engine, Ref, Scratch, no_timely_end, refuse_nested
+from simdist.engine.scratch import FileScratch
+from simdist.engine.task import Failure, Stored, encode, import_all, run_packed, unpack
+from simdist.engine.versions import probe, refuse_differences
+from simdist.errors import Cancelled, ConfigError, EngineError, TaskFailed
+from simdist.types import Array
+
+TOKEN_FILE = Path.home() / ".ray" / "auth_token"  # where Ray looks when no variable names a token
+
+# Ray reads these when it is imported, remembers them, and hands them to all it starts, so they are
+# set before and for good. A user's own choice stands, as does a Ray that is imported already.
+# Token: other users of this machine reach 127.0.0.1 too, and Ray runs whatever it is sent. A
+# cluster without authentication ignores it.
+if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+    os.environ["RAY_AUTH_MODE"] = "token"
+    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ) and not TOKEN_FILE.exists():
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray  # noqa: E402
+from ray import cloudpickle  # noqa: E402
+from ray import exceptions as failures  # noqa: E402
+from ray._private import ray_constants  # noqa: E402
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
+
+__all__ = ["RayEngine"]
+
+START_SECONDS = 60.0
+CLOSE_SECONDS = 20.0
+OBJECT_STORE_NBYTES = 80 << 20  # little above the least that Ray accepts
+LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+LONGEST_FOLDER = 40  # Ray puts sockets under it, and a socket's path ends at 107 characters
+
+# Memory is planned before a task runs. Ray's monitor looks at the whole machine, and would kill a
+# task for what others hold.
+SETTINGS = {"memory_monitor_refresh_ms": 0}
+
+
+class RayEngine(Engine):
+    """A Ray cluster. See `open_engine` for the options.
+
+    workers: cpus of all nodes together; a task of `cpus` holds as many.
+    address: "ray://host:10001" (needs ray[client]), "host:6379", or "auto".
+    """
+
+    kind: ClassVar[str] = "ray"
+    remote: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        workers: int | None = None,
+        address: str | None = None,
+        memory: int = 2 << 30,
+        scratch: Scratch | None = None,
+        retries: int = 2,
+    ) -> None:
+        began = time.perf_counter()
+        self.memory = memory
+        self._scratch = scratch
+        self._retries = retries
+        self._counter = count()
+        self._closing = ExitStack()
+        self._closed = False
+        self._address = address or "127.0.0.1 (own Ray)"
+        try:
+            if address is None:
+                self._start(workers or threads.cpus_here())
+            else:
+                self._connect(address)
+            if self._scratch is None and (address is None or _on_this_machine(address)):
+                own = FileScratch()
+                self._closing.callback(own.close)
+                self._scratch = own
+            self._nodes = self._meet()
+            self.workers = sum(self._nodes)
+            self._run = ray.remote(max_retries=retries, retry_exceptions=False)(_on_worker)
+            self.warm("simdist.engine.task", "numpy", "threadpoolctl")
+        except BaseException:
+            self._closing.close()
+            raise
+        self.started_seconds = time.perf_counter() - began
+
+    def submit(
+        self, fn: Callable[..., Any], *args: Any, key: str, nbytes: int = 0, cpus: int = 1
+    ) -> Ref:
+        refuse_nested(key, args)
+        self._refuse_too_large(f"task {key}", nbytes=nbytes, cpus=cpus, most_cpus=max(self._nodes))
+        self._refuse_closed(f"task {key}")
+        payload, upstream = encode(
+            fn, args, key=key, cpus=cpus, retries=self._retries, dumps=cloudpickle.dumps
+        )
+        options = self._run.options(name=key, num_cpus=cpus)
+        return Ref(key, _Pending(options.remote(payload, *(up.ref for up in upstream))))
+
+    def put(self, array: Array) -> Ref:
+        if self._scratch is None:
+            raise ConfigError(
+                f"workers of {self._address} cannot see this machine's files: name a store that "
+                "they see, open_engine(..., scratch=store.scratch())"
+            )
+        return Ref(f"put-{next(self._counter)}", Stored(self._scratch.save(array)))
+
+    def as_completed(self, refs: Iterable[Ref], *, timeout: float | None = None) -> Iterator[Ref]:
+        unique = {id(ref): ref for ref in refs}.values()
+        already = [ref for ref in unique if _ended(ref)]
+        yield from already
+        pending = {ref.handle.ref: ref for ref in unique if not _ended(ref)}
+        while pending:
+            self._refuse_closed("as_completed")
+            done, _ = ray.wait(list(pending), num_returns=1, timeout=timeout, fetch_local=False)
+            if not done:
+                raise no_timely_end(list(pending.values()), timeout or 0.0, self.where)
+            # What else has ended by now, at once: a wait per task would look at all of them again.
+            more, _ = ray.wait(
+                list(pending), num_returns=len(pending), timeout=0, fetch_local=False
+            )
+            for handle in dict.fromkeys([*done, *more]):
+                yield pending.pop(handle)
+
+    def get(self, ref: Ref, *, timeout: float | None = None) -> Any:
+        if isinstance(ref.handle, Stored):
+            return ref.handle.handle.load()
+        if ref.handle.cancelled:
+            raise Cancelled(f"task {ref.key} was cancelled")
+        self._refuse_closed(f"task {ref.key}")
+        try:
+            packed = ray.get(ref.handle.ref, timeout=timeout)
+        except failures.GetTimeoutError as error:
+            raise no_timely_end([ref], timeout or 0.0, self.where) from error
+        except failures.RayError as error:
+            raise self._broken(ref, error) from error
+        outcome = unpack(packed)
+        if isinstance(outcome, Failure):
+            raise outcome.error()
+        return outcome
+
+    def cancel(self, refs: Sequence[Ref]) -> None:
+        for ref in refs:
+            if not _ended(ref):
+                ref.handle.cancelled = True
+                if not self._closed:
+                    ray.cancel(ref.handle.ref)
+
+    def slots(self, *, nbytes: int = 0, cpus: int = 1) -> int:
+        self._refuse_too_large("such a task", nbytes=nbytes, cpus=cpus, most_cpus=max(self._nodes))
+        return sum(node // cpus for node in self._nodes)
+
+    def warm(self, *modules: str) -> float:
+        began = time.perf_counter()
+        self._refuse_closed("warm")
+        run = ray.remote(num_cpus=1)(_warm)
+        seen: set[int] = set()
+        for _ in range(3):  # a quick worker may have taken two of the tasks
+            seen.update(self._collect([run.remote(modules) for _ in range(self.workers)]))
+            if len(seen) >= self.workers:
+                break
+        return time.perf_counter() - began
+
+    def close(self) -> None:
+        self._closed = True
+        self._closing.close()
+
+    @property
+    def where(self) -> str:
+        return self._address
+
+    def _start(self, workers: int) -> None:
+        if ray.is_initialized():
+            raise EngineError(
+                "Ray is already connected in this process, and a process has one Ray: close the "
+                "other engine first, or give address='auto' to use what is there"
+            )
+        folder = tempfile.mkdtemp(prefix="sd-ray-", dir=_short_folder())
+        self._closing.callback(shutil.rmtree, folder, ignore_errors=True)
+        before = {child.pid for child in psutil.Process().children(recursive=True)}
+        self._closing.callback(_end_leftovers, before)
+        self._keep_sigterm()
+        self._closing.callback(ray.shutdown)
+        with _environment(_own_environment()), _loopback_only():
+            try:
+                ray.init(
+                    address="local",  # not what RAY_ADDRESS says
+                    num_cpus=workers,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,  # what matters is raised, with the task's name
+                    object_store_memory=OBJECT_STORE_NBYTES,
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=folder,
+                    _system_config=SETTINGS,
+                )
+            except Exception as error:
+                raise EngineError(f"could not start Ray with {workers} cpus: {error}") from error
+
+    def _connect(self, address: str) -> None:
+        if address.startswith("ray://") and find_spec("grpc") is None:
+            raise ConfigError(f"{address} needs Ray's client: pip install 'ray[client]'")
+        if ray.is_initialized():
+            return  # the user's own connection, which stays theirs to shut down
+        self._keep_sigterm()
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+        except Exception as error:
+            raise EngineError(
+                f"no Ray cluster could be joined at {address}: {error}. Check the address, that "
+                "Ray and Python have the same versions on both sides, and RAY_AUTH_MODE"
+            ) from error
+        self._closing.callback(ray.shutdown)
+
+    def _keep_sigterm(self) -> None:
+        """`ray.init` takes SIGTERM for itself; `close` gives it back."""
+        if std_threading.current_thread() is std_threading.main_thread():
+            self._closing.callback(signal.signal, signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+
+    def _meet(self) -> list[int]:
+        """Check the versions of every node's workers; cpus of each node."""
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        cpus = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in nodes}
+        cpus = {node: number for node, number in cpus.items() if number}
+        if not cpus:
+            raise EngineError(f"{self.where} has no node with cpus: start Ray with --num-cpus")
+        ask = ray.remote(num_cpus=0)(probe())
+        answers = self._collect(
+            [
+                ask.options(
+                    scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+                ).remote()
+                for node in cpus
+            ]
+        )
+        refuse_differences(probe()(), dict(zip(cpus, answers, strict=True)))
+        return list(cpus.values())
+
+    def _collect(self, handles: list[Any]) -> list[Any]:
+        try:
+            found: list[Any] = ray.get(handles, timeout=START_SECONDS)
+        except failures.GetTimeoutError as error:
+            raise EngineError(
+                f"{self.where} did not answer within {START_SECONDS:g} s: it may be busy with "
+                "other work, or its workers cannot start; look at its logs"
+            ) from error
+        except failures.RayError as error:
+            raise EngineError(f"workers of {self.where} cannot run simdist: {error}") from error
+        return found
+
+    def _refuse_closed(self, what: str) -> None:
+        if self._closed:
+            raise EngineError(f"{what}: the engine on {self.where} is closed")
+
+    def _broken(self, ref: Ref, error: failures.RayError) -> EngineError:
+        reason = getattr(error, "cause", None) or error
+        if isinstance(reason, failures.TaskCancelledError):
+            return Cancelled(f"task {ref.key} was cancelled, or one it needs")
+        if isinstance(reason, (failures.WorkerCrashedError, failures.NodeDiedError)):
+            cause = EngineError(
+                f"its worker died {self._retries + 1} times while running it or a task it needs, "
+                "most likely for want of memory: make its tasks smaller, or give workers more"
+            )
+            return TaskFailed(ref.key, cause, f"EngineError: {cause}")
+        return Failure.of(ref.key, error).error()
+
+
+class _Pending:
+    """A Ray ObjectRef, and whether it was cancelled here."""
+
+    __slots__ = ("cancelled", "ref")
+
+    def __init__(self, ref: Any) -> None:
+        self.cancelled = False
+        self.ref = ref
+
+
+def _on_worker(payload: bytes, *upstream: bytes) -> bytes:
+    return run_packed(payload, upstream, dumps=cloudpickle.dumps)
+
+
+def _warm(modules: Sequence[str]) -> int:
+    """Import, and hold the worker long enough for its siblings to get a task each; its pid."""
+    time.sleep(max(0.0, 0.1 - import_all(modules)))
+    return os.getpid()
+
+
+def _ended(ref: Ref) -> bool:
+    """Known here to have ended, without asking Ray."""
+    return isinstance(ref.handle, Stored) or bool(ref.handle.cancelled)
+
+
+def _own_environment() -> dict[str, str]:
+    """What an own cluster's processes inherit: threads, and modules found where this process does
+    (as spawn would do)."""
+    path = os.pathsep.join(folder for folder in sys.path if folder)
+    return {**threads.environment(1), "PYTHONPATH": path, LOOPBACK_ONLY: "0"}
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set while processes start, and only then: numba, for one, rereads its own all the time."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Ray replaces 127.0.0.1 by the machine's public address, and then listens on all interfaces,
+    unless clusters over several machines are off. That switch has no public name on Linux: Ray's
+    processes take it from their environment, this process has read it at import."""
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _short_folder() -> str | None:
+    return (
+        None if len(tempfile.gettempdir()) <= LONGEST_FOLDER - len("/sd-ray-12345678") else "/tmp"
+    )
+
+
+def _end_leftovers(before: set[int]) -> None:
+    """Ray's processes end on their own a moment after shutdown; those that do not are ended."""
+    mine = [p for p in psutil.Process().children(recursive=True) if _is_ray(p, before)]
+    _, alive = psutil.wait_procs(mine, timeout=CLOSE_SECONDS)
+    for process in alive:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(alive, timeout=CLOSE_SECONDS)
+
+
+def _is_ray(process: psutil.Process, before: set[int]) -> bool:
+    if process.pid in before:
+        return False
+    with suppress(psutil.Error):
+        return "ray" in " ".join(process.cmdline()).lower()
+    return False
+
+
+def _on_this_machine(address: str) -> bool:
+    host = urlsplit(address if "://" in address else f"//{address}").hostname
+    return host in ("127.0.0.1", "localhost", "::1")

@@ -1,0 +1,45 @@
+"""Where arrays are put when nobody named a store: .npy files that workers on this machine map."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from simdist.types import Array
+
+__all__ = ["FileArray", "FileScratch"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileArray:
+    """An array in a file; `load` maps it read-only: the page cache is the worker's cache."""
+
+    path: str
+
+    def load(self) -> Array:
+        array: Array = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        return array
+
+
+class FileScratch:
+    """A temporary folder of arrays, private to this user; `close` removes it.
+
+    A worker that still maps a file keeps its bytes until it lets go.
+    """
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="simdist-scratch-"))
+        self._count = 0
+
+    def save(self, array: Array) -> FileArray:
+        self._count += 1
+        path = self._folder / f"{self._count:06d}.npy"
+        np.save(path, array, allow_pickle=False)
+        return FileArray(str(path))
+
+    def close(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,0 +1,217 @@
+"""What happens around `fn(*args)`, the same on every engine.
+
+    args ──> put arrays loaded ──> threads limited ──> fn ──> value
+                                                        │
+                                      transient error: again, up to `retries` times
+                                      any other error: Failure(key, cause, trace), as a value
+
+Errors are values here, not exceptions: schedulers differ in how they wrap, log, retry and pass on
+exceptions, and a value is handed to the tasks downstream like any other, so that they can name the
+task that failed first. Retries happen in place for the same reason (Dask's `retries=` would repeat
+a ValueError too); the death of a worker is the scheduler's to repair.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from simdist.engine import threads
+from simdist.engine.base import ArrayHandle, Ref
+from simdist.errors import (
+    Cancelled,
+    ConfigError,
+    ConflictError,
+    IntegrityError,
+    ObjectMissing,
+    SimdistError,
+    StoreError,
+    TaskFailed,
+)
+
+__all__ = [
+    "Failure",
+    "Stored",
+    "Upstream",
+    "attempt",
+    "encode",
+    "import_all",
+    "pack",
+    "run_packed",
+    "transient",
+    "unpack",
+]
+
+BACKOFF_SECONDS = (
+    0.1  # before the first retry; doubles. The store's client has waited longer before
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Stands for an argument that was `put`: the worker loads it."""
+
+    handle: ArrayHandle
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Stands for an argument that another task computes: the index among those that arrive."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The end of a task that raised. `cause` is None where the error itself cannot be pickled."""
+
+    key: str
+    cause: BaseException | None
+    trace: str
+
+    @classmethod
+    def of(cls, key: str, error: BaseException) -> Failure:
+        # The first frame is the one below: of no use to who wrote `fn`.
+        inner = error.__traceback__.tb_next if error.__traceback__ else None
+        return cls(key, error, "".join(traceback.format_exception(type(error), error, inner)))
+
+    def error(self) -> TaskFailed | Cancelled:
+        """What `Engine.get` raises: TaskFailed from its cause, or Cancelled where the task was."""
+        if isinstance(self.cause, Cancelled):
+            return Cancelled(f"task {self.key} {self.cause}")
+        failed = TaskFailed(self.key, self.cause, self.trace)
+        failed.__cause__ = self.cause
+        if self.cause is None or self.cause.__traceback__ is None:  # it came from another process
+            failed.add_note(self.trace)
+        return failed
+
+
+def transient(error: BaseException) -> bool:
+    """Whether trying again can help: network-like errors, never an ordinary ValueError.
+
+    An error class decides for itself with an attribute `transient = True` (or False). Otherwise:
+    ConnectionError and TimeoutError, and a StoreError that does not say that the object is missing,
+    damaged or contested.
+    """
+    marked = getattr(error, "transient", None)
+    if isinstance(marked, bool):
+        return marked
+    if isinstance(error, StoreError):
+        return not isinstance(error, (ObjectMissing, IntegrityError, ConflictError))
+    return isinstance(error, (ConnectionError, TimeoutError))
+
+
+def attempt(
+    fn: Callable[..., Any], args: Sequence[Any], *, key: str, cpus: int, retries: int
+) -> Any:
+    """`fn(*args)` with threads limited to `cpus`: its value, or a Failure; never raises."""
+    for arg in args:
+        if isinstance(arg, Failure):
+            return arg  # the root cause travels down unchanged
+    tries = 0
+    while True:
+        try:
+            with threads.limited(cpus):
+                return fn(*(a.handle.load() if isinstance(a, Stored) else a for a in args))
+        except BaseException as error:  # SystemExit in a task must not take the worker along
+            if tries == retries or not transient(error):
+                return Failure.of(key, error)
+        time.sleep(BACKOFF_SECONDS * 2**tries)
+        tries += 1
+
+
+def pack(value: Any, *, key: str, dumps: Callable[[Any], bytes]) -> bytes:
+    """A task's end as bytes. What cannot be pickled becomes a Failure that says so."""
+    if isinstance(value, Failure):
+        cause = None if value.cause is None else _dumps_error(value.cause, dumps)
+        return b"F" + dumps((value.key, cause, value.trace))
+    try:
+        return b"V" + dumps(value)
+    except Exception as error:
+        return pack(Failure.of(key, error), key=key, dumps=dumps)
+
+
+def unpack(data: bytes) -> Any:
+    """The value or Failure that `pack` made bytes of."""
+    view = memoryview(data)
+    if data[:1] == b"V":
+        return pickle.loads(view[1:])
+    key, cause, trace = pickle.loads(view[1:])
+    return Failure(key, None if cause is None else _loads_error(cause), trace)
+
+
+def encode(
+    fn: Callable[..., Any],
+    args: Sequence[Any],
+    *,
+    key: str,
+    cpus: int,
+    retries: int,
+    dumps: Callable[[Any], bytes],
+) -> tuple[bytes, list[Any]]:
+    """(payload for `run_packed`, handles of the tasks it needs) of `fn(*args)`.
+
+    Pickled here rather than by the scheduler, so that what cannot be pickled is a ConfigError
+    where it was written.
+    """
+    upstream: list[Any] = []
+    resolved: list[Any] = []
+    for arg in args:
+        if not isinstance(arg, Ref):
+            resolved.append(arg)
+        elif isinstance(arg.handle, Stored):
+            resolved.append(arg.handle)
+        else:
+            resolved.append(Upstream(len(upstream)))
+            upstream.append(arg.handle)
+    try:
+        return dumps((fn, resolved, key, cpus, retries)), upstream
+    except SimdistError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"task {key} cannot be sent to another process: {error}. Its function and arguments "
+            "must pickle: pass names, numbers and small values, open files and clients inside it"
+        ) from error
+
+
+def run_packed(
+    payload: bytes, upstream: Sequence[bytes], *, dumps: Callable[[Any], bytes]
+) -> bytes:
+    """`attempt` in another process. payload: pickled (fn, args, key, cpus, retries), with
+    Upstream and Stored standing in for arguments; upstream: packed ends of other tasks."""
+    fn, args, key, cpus, retries = pickle.loads(payload)
+    resolved = [unpack(upstream[a.index]) if isinstance(a, Upstream) else a for a in args]
+    return pack(attempt(fn, resolved, key=key, cpus=cpus, retries=retries), key=key, dumps=dumps)
+
+
+def import_all(modules: Iterable[str]) -> float:
+    """Import each, in order; the seconds it took."""
+    began = time.perf_counter()
+    for module in modules:
+        importlib.import_module(module)
+    return time.perf_counter() - began
+
+
+def _dumps_error(error: BaseException, dumps: Callable[[Any], bytes]) -> bytes | None:
+    """None where the error does not survive the round trip: many define `__init__` with arguments
+    that `args` does not repeat, and fail only when loaded."""
+    try:
+        data = dumps(error)
+        pickle.loads(data)
+    except Exception:
+        return None
+    return data
+
+
+def _loads_error(data: bytes) -> BaseException | None:
+    try:
+        error = pickle.loads(data)
+    except Exception:  # its class exists on the worker only; the trace still tells the story
+        return None
+    return error if isinstance(error, BaseException) else None

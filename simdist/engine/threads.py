@@ -1,0 +1,142 @@
+"""The one place that sets threads: BLAS, OpenMP and numba follow a task's `cpus`.
+
+Two kinds of limits exist and both matter. OpenBLAS with its own pool and MKL keep one number for
+the whole process: it is lowered to the smallest `cpus` of the tasks running now and given back when
+the last of them ends. OpenMP (faiss) keeps one number per thread: each task sets it for itself.
+Processes that an engine starts get the same numbers from their environment as well, for libraries
+that a task is the first to load.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+__all__ = ["cpus_here", "environment", "limited"]
+
+_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS",
+)
+
+
+def environment(cpus: int) -> dict[str, str]:
+    """Environment variables for a new process whose tasks use `cpus` each."""
+    return dict.fromkeys(_VARIABLES, str(cpus))
+
+
+def cpus_here() -> int:
+    """Cpus this process may use: its affinity, and its container's quota where there is one."""
+    if hasattr(os, "sched_getaffinity"):
+        cpus = len(os.sched_getaffinity(0))
+    else:
+        cpus = psutil.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    try:
+        limit, period = quota.read_text().split()
+        cpus = min(cpus, max(1, int(limit) // int(period)))
+    except (OSError, ValueError):
+        pass  # no cgroup v2 here, or "max": no quota
+    return cpus
+
+
+@contextmanager
+def limited(cpus: int) -> Iterator[None]:
+    """While this lasts, native code called from this thread uses at most `cpus` threads.
+
+    Costs about 50 microseconds; some milliseconds where modules were imported since the last one.
+    """
+    libraries = _process.enter(cpus)
+    mine = [(lib, lib.get_num_threads()) for lib in libraries if _per_thread(lib)]
+    numba_before = _set_numba(cpus)
+    for lib, before in mine:
+        if before != cpus:
+            lib.set_num_threads(cpus)
+    try:
+        yield
+    finally:
+        for lib, before in mine:
+            if before != cpus:
+                lib.set_num_threads(before)
+        if numba_before is not None:
+            _set_numba(numba_before)
+        _process.leave(cpus)
+
+
+class _ProcessWide:
+    """Limits that all threads share, and how many tasks hold them down."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: list[int] = []  # cpus of each task running now
+        self._before: dict[str, tuple[Any, int]] = {}  # path -> (library, threads it had)
+        self._libraries: list[Any] = []
+        self._modules = -1
+
+    def enter(self, cpus: int) -> list[Any]:
+        with self._lock:
+            self._scan()
+            self._running.append(cpus)
+            self._apply()
+            return self._libraries
+
+    def leave(self, cpus: int) -> None:
+        with self._lock:
+            self._running.remove(cpus)
+            self._apply()
+
+    def _scan(self) -> None:
+        # A library arrives with a module that loads it; scanning costs milliseconds, counting not.
+        if len(sys.modules) == self._modules:
+            return
+        from threadpoolctl import ThreadpoolController  # noqa: PLC0415  (30 ms, paid by workers)
+
+        self._libraries = ThreadpoolController().lib_controllers
+        self._modules = len(sys.modules)
+
+    def _apply(self) -> None:
+        if not self._running:
+            for lib, threads in self._before.values():
+                lib.set_num_threads(threads)
+            self._before.clear()
+            return
+        limit = min(self._running)
+        for lib in self._libraries:
+            if _per_thread(lib):
+                continue
+            now = lib.get_num_threads()
+            self._before.setdefault(lib.filepath, (lib, now))
+            if now != limit:
+                lib.set_num_threads(limit)
+
+
+_process = _ProcessWide()  # a process has one set of native libraries, so one object speaks for it
+
+
+def _per_thread(lib: Any) -> bool:
+    return lib.user_api == "openmp" or getattr(lib, "threading_layer", "") == "openmp"
+
+
+def _set_numba(threads: int) -> int | None:
+    """Numba's mask is per thread. Before its pool is launched there is nothing to limit, and asking
+    would launch it (and make a later fork unsafe): then None."""
+    numba = sys.modules.get("numba")
+    if numba is None or not hasattr(numba, "threading_layer"):
+        return None
+    try:
+        numba.threading_layer()
+    except ValueError:
+        return None
+    before = int(numba.get_num_threads())
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    return before

@@ -1,0 +1,147 @@
+"""k-nearest-neighbour graphs: `knn_graph`, and the links it is made of."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from simdist.measures import Measure, resolve
+from simdist.models.chain import Link, run_links
+from simdist.models.graphs import GraphDataset, KnnGraph
+from simdist.models.vectors import borrowed, import_array
+from simdist.stages.graph.config import KnnGraphConfig, KnnParams
+from simdist.store.datasets import Dataset
+from simdist.store.store import Store, open_store
+
+if TYPE_CHECKING:
+    from simdist.engine.base import Engine
+    from simdist.runner import Listener
+    from simdist.types import Array, Json
+
+__all__ = ["knn_graph", "knn_links"]
+
+Method = Literal["approximate", "exact"]
+
+
+def knn_links(
+    name: str,
+    of: str,
+    *,
+    k: int,
+    measure: Json | Measure = "cosine",
+    recall: float | None = 0.95,
+    method: Method = "approximate",
+    seed: int = 0,
+    params: KnnParams | None = None,
+) -> tuple[Link, ...]:
+    """The steps of a k-NN graph of the vectors called `of`: a partition and the graph over it, or
+    the exact graph alone. Arguments as for `knn_graph`."""
+    from simdist.stages.graph import ApproximateKnnGraph, ExactKnnGraph  # noqa: PLC0415
+    from simdist.stages.partition import PartitionConfig, PartitionStage  # noqa: PLC0415
+
+    spec = resolve(measure).spec()
+    config = KnnGraphConfig(
+        k=k, measure=spec, method=method, recall=recall, seed=seed, params=params or KnnParams()
+    )
+    if method == "exact":
+        return (Link(name, ExactKnnGraph(), config, {"vectors": of}),)
+    partition = f"{name}.partition"
+    return (
+        Link(partition, PartitionStage(), PartitionConfig(spec, seed=seed), {"vectors": of}),
+        Link(name, ApproximateKnnGraph(), config, {"vectors": of, "partition": partition}),
+    )
+
+
+@overload
+def knn_graph(x: Dataset, k: int = ..., **options: Any) -> GraphDataset: ...
+@overload
+def knn_graph(x: Array, k: int = ..., **options: Any) -> KnnGraph: ...
+def knn_graph(
+    x: Array | Dataset,
+    k: int = 15,
+    *,
+    measure: Json | Measure = "cosine",
+    recall: float | None = 0.95,
+    method: Method = "approximate",
+    seed: int = 0,
+    params: KnnParams | None = None,
+    store: Store | str | None = None,
+    scratch: Store | str | None = None,
+    engine: Engine | str | None = None,
+    listeners: Sequence[Listener] = (),
+) -> KnnGraph | GraphDataset:
+    """The k nearest other rows of every row.
+
+    x: [n, d] float16, float32 or float64 rows -> KnnGraph, or a vectors dataset -> GraphDataset.
+    measure: a name ("cosine", "euclidean", ...), a mapping, or a Measure.
+    recall: what the lower end of the sampled 95 % interval of recall must reach; work is added
+        until it does. None takes the first graph. method="exact" looks at every pair.
+    seed: draws leaders, splits and sampled rows; the same seed gives the same graph.
+    params: every knob of the approximate builder, see KnnParams.
+    store: where a dataset's graph is committed, by default beside x.
+    scratch: where an array's intermediate data goes, by default a temporary folder that is removed;
+        name one that all workers reach when the engine is a cluster elsewhere.
+    engine: None or "local", "dask", "ray", an address, or an open Engine.
+
+    Raises InputError where n <= k, where the measure cannot take a row, ConfigError for settings
+    that make no sense. Cost: about n log n, docs/knn.md has figures; exact: n^2 d.
+    Source: overlapping partitions with dense leaves (PiPNN, arXiv 2602.21247) and
+    neighbour-of-neighbour joins (Dong et al., WWW 2011).
+    """
+    options: dict[str, Any] = {
+        "k": k,
+        "measure": measure,
+        "recall": recall,
+        "method": method,
+        "seed": seed,
+        "params": params,
+    }
+    if isinstance(x, Dataset):
+        place = x.store if store is None else _store(store)
+        return _of_dataset(x, place, engine, listeners, options)
+    links = knn_links("graph", "vectors", **options)
+    with _scratch(scratch, engine) as place, borrowed(engine, place) as opened:
+        vectors = import_array(x, store=place, engine=opened, listeners=listeners)
+        made = run_links(
+            links, {"vectors": vectors}, store=place, engine=opened, listeners=listeners
+        )
+        return _graph(made["graph"]).open()
+
+
+def _of_dataset(
+    x: Dataset,
+    store: Store,
+    engine: Engine | str | None,
+    listeners: Sequence[Listener],
+    options: dict[str, Any],
+) -> GraphDataset:
+    links = knn_links("graph", "vectors", **options)
+    with borrowed(engine, store) as opened:
+        made = run_links(links, {"vectors": x}, store=store, engine=opened, listeners=listeners)
+    return _graph(made["graph"])
+
+
+def _graph(dataset: Dataset) -> GraphDataset:
+    return GraphDataset(dataset.store, dataset.manifest)
+
+
+def _store(place: Store | str) -> Store:
+    return place if isinstance(place, Store) else open_store(place)
+
+
+class _scratch:
+    """A store for an array's intermediate data; a temporary folder is removed at the end."""
+
+    def __init__(self, place: Store | str | None, engine: Engine | str | None) -> None:
+        self.folder = None
+        if place is None:
+            self.folder = tempfile.TemporaryDirectory(prefix="simdist-")
+        self.store = _store(place if place is not None else self.folder.name)
+
+    def __enter__(self) -> Store:
+        return self.store
+
+    def __exit__(self, *_: object) -> None:
+        if self.folder is not None:
+            self.folder.cleanup()

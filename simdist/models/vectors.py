@@ -1,0 +1,94 @@
+"""Vectors into a store: from files anywhere, or from an array."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simdist.engine.open import open_engine
+from simdist.errors import InputError
+from simdist.models.chain import Link, run_link
+
+if TYPE_CHECKING:
+    from simdist.engine.base import Engine
+    from simdist.runner import Listener
+    from simdist.store.datasets import Dataset
+    from simdist.store.store import Store
+    from simdist.types import Array
+
+__all__ = ["borrowed", "import_array", "import_link", "import_vectors"]
+
+
+def import_link(
+    name: str,
+    *,
+    path: str,
+    vector: str | None = None,
+    id: str | None = None,
+    keep: Iterable[str] = (),
+) -> Link:
+    """The step that imports files; looks the files up, reads none. See `import_vectors`."""
+    from simdist.stages.vectors import ImportVectors, scan  # noqa: PLC0415 - imports pyarrow
+
+    return Link(name, ImportVectors(), scan(path, vector=vector, id=id, keep=keep), {})
+
+
+def import_vectors(
+    path: str,
+    *,
+    vector: str | None = None,
+    id: str | None = None,
+    keep: Iterable[str] = (),
+    store: Store,
+    engine: Engine | str | None = None,
+    listeners: Sequence[Listener] = (),
+) -> Dataset:
+    """Import vectors into a store, checked row by row; an unchanged listing is not read again.
+
+    path: a file, glob, folder or prefix, local or s3://, or `datasets://debian-packages`: Parquet,
+        Arrow, .npy and what pyarrow.dataset reads, Hive partitions included.
+    vector: the column of vectors (lists of float16, float32 or float64 of one length); not for .npy.
+    id: a column of unique integers or strings; None numbers the rows. keep: columns that travel.
+    Returns the dataset: [n, d] float16 or float32, rows in order of (path, place in file).
+    Raises InputError naming file and row for NULLs, ragged lengths, NaN, duplicate ids, no rows,
+    unknown columns and paths that match nothing.
+    """
+    link = import_link("vectors", path=path, vector=vector, id=id, keep=keep)
+    with borrowed(engine, store) as opened:
+        return run_link(link, {}, store=store, engine=opened, listeners=listeners)
+
+
+def import_array(
+    x: Array, *, store: Store, engine: Engine, listeners: Sequence[Listener] = ()
+) -> Dataset:
+    """An array as a vectors dataset, rows numbered. x: [n, d] float16, float32 or float64, finite.
+
+    Cost: the array is written twice (as it is, then as shards) and read once.
+    """
+    x = np.asarray(x)
+    if x.ndim != 2 or x.dtype not in (np.float16, np.float32, np.float64):
+        raise InputError(
+            f"expected rows [n, d] of float16, float32 or float64; got {x.dtype} of shape {x.shape}"
+        )
+    upload = store.write_array("upload", x)
+    link = import_link("vectors", path=f"{store.uri}/{upload.key}")
+    return run_link(link, {}, store=store, engine=engine, listeners=listeners)
+
+
+class borrowed:
+    """An engine to use: the caller's own stays open, one opened here is closed."""
+
+    def __init__(self, engine: Engine | str | None, store: Store, **options: Any) -> None:
+        from simdist.engine.base import Engine as Base  # noqa: PLC0415
+
+        self.own = not isinstance(engine, Base)
+        self.engine = open_engine(engine, scratch=store.scratch(), **options)
+
+    def __enter__(self) -> Engine:
+        return self.engine
+
+    def __exit__(self, *_: object) -> None:
+        if self.own:
+            self.engine.close()

@@ -1,0 +1,215 @@
+"""A stored partition: rows in cell order, and which cells each row is near.
+
+    leaders [C, d] ── nearest F ──> cells of a row, nearest first; the first is its primary cell
+    cell order: rows sorted by (primary cell, nearest fine leader within it, row)
+    block b   = positions [b * block_rows, (b + 1) * block_rows) of cell order, an array of its own
+
+What reads it (the k-NN graph, retrieval, later joins and sparse attention) works on *positions* in
+cell order: rows that are near lie near, so what is fetched together lies together. A dataset row's
+number is `rows[position]`.
+
+Each block of the stored dataset (one shard) has the objects
+
+    vectors  [m, d] float32   rows prepared for the partition's measure
+    terms    [m] float32      additive terms of the measure's GEMM form; absent where zero
+    rows     [m] int64        dataset row of each position
+    cells    [m, F] int32     nearest cells, nearest first; -1 where there are fewer than F
+    members  [e] int32        block-local positions, by cell: those of cell c at
+    starts   [C + 1] int64      members[starts[c]:starts[c + 1]]
+    ranks    [e] uint8        which of its nearest cells (0 = primary) makes the member one
+
+and the dataset as a whole `leaders` [C, d] (prepared), `leader_terms` and `sizes` [C, F] int64: how
+many rows have cell c as their nearest, second nearest, ...
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simdist.measures import Prepared, resolve
+from simdist.measures.base import Measure
+from simdist.types import Array, Float32, Ids, Int32, ObjectRef
+
+if TYPE_CHECKING:
+    from simdist.compiled.blocks import Blocks
+    from simdist.store.datasets import Dataset
+
+__all__ = ["Partition", "block_rows", "cell_count", "measure_surrogate", "order_leaders", "power_of_two"]
+
+PARTITIONS_OPEN = 4  # kept mapped per process, so that tasks share them
+BLOCK_NBYTES = 32 << 20
+MIN_BLOCK_ROWS = 4096
+BLOCKS_WANTED = 8  # enough to keep a few workers busy on small data
+
+
+def cell_count(rows: int) -> int:
+    """How many cells the rows are assigned to by default: sqrt(n) / 4, so that assigning rows to
+    cells and splitting cells into leaves cost about the same."""
+    return max(1, round(math.sqrt(rows) / 4))
+
+
+def block_rows(rows: int, dim: int) -> int:
+    """Rows of a block: a power of two, at most about 32 MiB of float32, and small enough that small
+    data still gives several blocks. Follows from n and d alone."""
+    largest = power_of_two(BLOCK_NBYTES // (4 * dim))
+    wanted = 2 * power_of_two(max(rows // BLOCKS_WANTED - 1, 1))
+    return max(min(largest, wanted), min(largest, MIN_BLOCK_ROWS), 1)
+
+
+def power_of_two(at_most: int) -> int:
+    """The largest power of two that is no larger than `at_most`, at least 1."""
+    return 1 << max(at_most.bit_length() - 1, 0)
+
+
+def measure_surrogate(measure: Measure) -> Measure:
+    """The measure cells are formed under: the measure itself where its nearest leader is a sensible
+    home (cosine, L2 and what is built on them), else squared euclidean on the same prepared rows.
+
+    An inner product is no home: the leader with the largest norm would collect every row.
+    """
+    bounded = measure.traits.kind == "distance" or np.isfinite(measure.traits.high)
+    return measure if measure.traits.gemm and bounded else resolve("sqeuclidean")
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Read access to a stored partition; arrays are memory-mapped, read-only, checked once."""
+
+    dataset: Dataset
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Partition:
+        """The partition of a dataset, its opened blocks shared by all tasks of this process."""
+        key = (dataset.store.uri, dataset.fingerprint)
+        found = _opened.get(key)
+        if found is None:
+            while len(_opened) >= PARTITIONS_OPEN:
+                _opened.pop(next(iter(_opened)), None)
+            found = _opened.setdefault(key, cls(dataset))
+        return found
+
+    @cached_property
+    def measure(self) -> Measure:
+        return resolve(self.dataset.manifest.config["measure"])
+
+    @property
+    def rows(self) -> int:
+        return self.dataset.rows
+
+    @property
+    def dim(self) -> int:
+        return int(self.dataset.manifest.metrics["dim"])
+
+    @property
+    def block_rows(self) -> int:
+        return int(self.dataset.manifest.metrics["block_rows"])
+
+    @property
+    def blocks(self) -> int:
+        return len(self.dataset.manifest.shards)
+
+    def span(self, block: int) -> tuple[int, int]:
+        """First position of a block, and the one after its last."""
+        first = block * self.block_rows
+        return first, min(first + self.block_rows, self.rows)
+
+    def array(self, block: int, role: str) -> Array:
+        """One object of one block."""
+        return self.dataset.store.read_array(self.dataset.manifest.shards[block].objects[role])
+
+    @cached_property
+    def has_terms(self) -> bool:
+        return "terms" in self.dataset.manifest.shards[0].objects
+
+    def block(self, block: int) -> Prepared:
+        """The prepared rows of a block."""
+        terms = self.array(block, "terms") if self.has_terms else None
+        return Prepared(self.array(block, "vectors"), terms)
+
+    @cached_property
+    def sizes(self) -> Ids:
+        """[C, F]: how many rows have cell c as their nearest, second nearest, ..."""
+        return self.dataset.store.read_array(self._object("sizes"))
+
+    @cached_property
+    def leaders(self) -> Prepared:
+        """The cells' leaders, prepared for the surrogate measure."""
+        objects = self.dataset.manifest.objects
+        terms = self.dataset.store.read_array(objects["leader_terms"])
+        return Prepared(self.dataset.store.read_array(objects["leaders"]), terms)
+
+    def members(self, cells: range, ranks: int) -> list[Int32]:
+        """Positions of the rows that count each of `cells` among their `ranks` nearest, ascending."""
+        found: list[list[Int32]] = [[] for _ in cells]
+        for block in range(self.blocks):
+            starts = self.array(block, "starts")
+            low, high = starts[cells.start], starts[cells.stop]
+            if low == high:
+                continue
+            members = self.array(block, "members")[low:high]
+            keep = self.array(block, "ranks")[low:high] < ranks
+            first, _ = self.span(block)
+            for place, cell in enumerate(cells):
+                part = slice(starts[cell] - low, starts[cell + 1] - low)
+                chosen = members[part][keep[part]]
+                if len(chosen):
+                    found[place].append((chosen + first).astype(np.int32))
+        return [np.concatenate(parts) if parts else np.empty(0, np.int32) for parts in found]
+
+    @cached_property
+    def vectors(self) -> Blocks:
+        """All prepared vectors, by position."""
+        return self._blocks("vectors")
+
+    @cached_property
+    def terms(self) -> Blocks | None:
+        """All additive terms, by position; None where they are zero."""
+        return self._blocks("terms") if self.has_terms else None
+
+    @cached_property
+    def numbers(self) -> Blocks:
+        """Dataset row of every position."""
+        return self._blocks("rows")
+
+    def take(self, positions: Array) -> Prepared:
+        """Copies of the prepared rows at `positions`, in that order."""
+        terms = None if self.terms is None else self.terms.take(positions)
+        return Prepared(self.vectors.take(positions), terms)
+
+    def _blocks(self, role: str) -> Blocks:
+        from simdist.compiled.blocks import Blocks  # noqa: PLC0415 - numba only where rows are read
+
+        return Blocks.of([self.array(b, role) for b in range(self.blocks)], self.block_rows)
+
+    def _object(self, role: str) -> ObjectRef:
+        return self.dataset.manifest.objects[role]
+
+
+
+
+_opened: dict[tuple[str, str], Partition] = {}
+
+
+def order_leaders(vectors: Float32) -> Ids:
+    """An order in which neighbouring leaders are near: bisection along the line between two far
+    points, halves ordered in turn. vectors: [m, d]; returns [m] a permutation."""
+    ordered: list[Ids] = []
+    stack = [np.arange(len(vectors))]
+    while stack:
+        chosen = stack.pop()
+        if len(chosen) <= 2:
+            ordered.append(chosen)
+            continue
+        rows = vectors[chosen]
+        far = rows[np.argmax(((rows - rows.mean(axis=0)) ** 2).sum(axis=1))]
+        other = rows[np.argmax(((rows - far) ** 2).sum(axis=1))]
+        along = np.argsort(rows @ (other - far), kind="stable")
+        half = len(chosen) // 2
+        stack.append(chosen[along[half:]])
+        stack.append(chosen[along[:half]])
+    return np.concatenate(ordered)

@@ -1,0 +1,205 @@
+"""What a flow would do and need: every stage's forecast, and what is committed already.
+
+    links ──> for each: rows and d of its input ──> forecast(config, n, d) ──> PlannedStep
+                          from a manifest, or from the metadata of the files to import
+
+Reads manifests, listings and file footers; runs nothing and writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from simdist.config import links
+from simdist.engine.memory import format_nbytes, parse_nbytes
+from simdist.models.chain import Link, job_of
+from simdist.report.words import count, plural
+from simdist.runner import Job, committed
+from simdist.runner.plan import Forecast
+from simdist.runner.plan import fingerprint as fingerprint_of
+from simdist.stages.vectors import ImportConfig, describe
+from simdist.stages.vectors import forecast as import_forecast
+from simdist.store.datasets import Dataset
+from simdist.types import Json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from simdist.config import FlowConfig
+    from simdist.store.store import Store
+
+__all__ = ["PlannedFlow", "PlannedStep", "plan_flow", "print_plan"]
+
+WORKER_MEMORY = "2GiB"  # what `open_engine` gives a worker where the config does not say
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """A link of the flow before it runs.
+
+    fingerprint: None while it depends on content that is not imported yet.
+    recorded: tasks that an interrupted run has finished. nbytes: peak of one task.
+    """
+
+    name: str
+    stage: str
+    rows: int
+    dim: int
+    fingerprint: str | None
+    committed: bool
+    recorded: int
+    tasks: int
+    nbytes: int
+    flops: float
+    written: int
+
+    def to_json(self) -> dict[str, Json]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFlow:
+    """All links in order, and what a worker has."""
+
+    flow: str
+    store: str
+    engine: str
+    memory: int
+    steps: tuple[PlannedStep, ...]
+
+    @property
+    def too_large(self) -> tuple[PlannedStep, ...]:
+        """Steps whose largest task a worker cannot hold."""
+        return tuple(s for s in self.steps if not s.committed and s.nbytes > self.memory)
+
+    def to_json(self) -> dict[str, Json]:
+        return {**asdict(self), "too_large": [step.name for step in self.too_large]}
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of a link's dataset: its shape, and the dataset itself once committed."""
+
+    rows: int
+    dim: int
+    fingerprint: str | None
+    dataset: Dataset | None
+
+
+def plan_flow(flow: FlowConfig) -> PlannedFlow:
+    """Forecast a flow. Raises what importing would: a path that matches nothing, no such column."""
+    store = flow.store.open()
+    return PlannedFlow(
+        flow=flow.name,
+        store=store.uri,
+        engine=flow.engine.address or flow.engine.kind or "local",
+        memory=flow.engine.memory or parse_nbytes(WORKER_MEMORY),
+        steps=tuple(_steps(links(flow), store)),
+    )
+
+
+def _steps(chain: tuple[Link, ...], store: Store) -> Iterator[PlannedStep]:
+    known: dict[str, _Known] = {}
+    for link in chain:
+        known[link.name] = it = _known(link, known, store)
+        stage: Any = link.stage
+        if isinstance(link.config, ImportConfig):
+            cost: Forecast = import_forecast(link.config, it.rows, it.dim)
+        else:
+            cost = stage.forecast(link.config, it.rows, it.dim)
+        recorded = 0
+        if it.dataset is None and it.fingerprint is not None:
+            recorded = len(store.list_records(it.fingerprint))
+        yield PlannedStep(
+            name=link.name,
+            stage=stage.name,
+            rows=it.rows,
+            dim=it.dim,
+            fingerprint=it.fingerprint if it.dataset is None else it.dataset.fingerprint,
+            committed=it.dataset is not None,
+            recorded=recorded,
+            tasks=cost.tasks,
+            nbytes=cost.nbytes,
+            flops=cost.flops,
+            written=cost.written,
+        )
+
+
+def _known(link: Link, known: Mapping[str, _Known], store: Store) -> _Known:
+    dataset = _committed(link, known, store)
+    if isinstance(link.config, ImportConfig):
+        if dataset is not None:
+            dim = int(dataset.metrics["dim"])
+            return _Known(dataset.rows, dim, dataset.fingerprint, dataset)
+        seen = describe(link.config)
+        return _Known(seen.rows, seen.dim, None, None)
+    source = known[link.inputs["vectors"]]
+    inputs = {role: known[name].fingerprint for role, name in link.inputs.items()}
+    found = {role: fingerprint for role, fingerprint in inputs.items() if fingerprint is not None}
+    planned = None
+    if len(found) == len(inputs):
+        planned = fingerprint_of(link.stage, link.config, found)
+    return _Known(source.rows, source.dim, planned, dataset)
+
+
+def _committed(link: Link, known: Mapping[str, _Known], store: Store) -> Dataset | None:
+    datasets = {name: it.dataset for name, it in known.items() if it.dataset is not None}
+    if not set(link.inputs.values()) <= set(datasets):
+        return None
+    job: Job = job_of(link, datasets)
+    return committed(job, store)
+
+
+def print_plan(plan: PlannedFlow, console: Console) -> None:
+    """A line a step, and what a worker cannot hold."""
+    from rich.padding import Padding  # noqa: PLC0415 - JSON needs none of it
+    from rich.text import Text  # noqa: PLC0415
+
+    from simdist.report.terminal import columns  # noqa: PLC0415
+
+    memory = format_nbytes(plan.memory)
+    console.print(Text.assemble((plan.flow, "bold"), f"  engine {plan.engine}, {memory} a worker"))
+    console.print(Text(plan.store, "dim"))
+    console.print()
+    table = columns()
+    for title in ("step", "stage"):
+        table.add_column(title, no_wrap=True)
+    for title in ("rows x d", "tasks", "a task holds", "work", "writes"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("")
+    for step in plan.steps:
+        table.add_row(
+            Text(step.name, "bold"),
+            step.stage,
+            f"{count(step.rows)} x {step.dim}",
+            f"{step.tasks:,}",
+            Text(format_nbytes(step.nbytes), "red" if step in plan.too_large else ""),
+            _work(step.flops),
+            format_nbytes(step.written),
+            Text(_state(step), "dim"),
+        )
+    console.print(Padding(table, (0, 0, 0, 2)), soft_wrap=not console.is_terminal)
+    for step in plan.too_large:
+        console.print(
+            f"\n{step.name} needs {format_nbytes(step.nbytes)} for its largest task; a worker has"
+            f" {memory}. Raise engine.memory.",
+            style="red",
+        )
+
+
+def _state(step: PlannedStep) -> str:
+    if step.committed:
+        return "committed already"
+    if step.recorded:
+        return f"{plural(step.recorded, 'task')} done, to be resumed"
+    return ""
+
+
+def _work(flops: float) -> str:
+    """`2.1 GFLOP`; nothing for a stage that only moves bytes."""
+    for size, name in ((1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP")):
+        if flops >= size:
+            return f"{flops / size:.1f} {name}"
+    return ""

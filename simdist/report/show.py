@@ -1,0 +1,234 @@
+"""A dataset as `simdist show` tells it, and what lies in a store. Reads manifests and headers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from simdist.engine.memory import format_nbytes
+from simdist.report.terminal import columns, recall_sentence
+from simdist.report.words import count, plural
+from simdist.store.datasets import Dataset
+from simdist.types import Json, ObjectRef
+
+if TYPE_CHECKING:
+    from simdist.store.store import Store
+
+__all__ = [
+    "Description",
+    "Entry",
+    "Origin",
+    "Part",
+    "describe",
+    "inventory",
+    "print_dataset",
+    "print_store",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What the shards hold under one role: its columns or shape, and the size of them all."""
+
+    role: str
+    schema: tuple[tuple[str, str], ...]
+    objects: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A dataset that this one was made from, at some depth of the lineage."""
+
+    depth: int
+    role: str
+    stage: str
+    fingerprint: str
+    rows: int | None  # None where it is no longer in the store
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A dataset in words."""
+
+    uri: str
+    stage: str
+    version: int
+    rows: int
+    shards: int
+    config: Mapping[str, Json]
+    metrics: Mapping[str, Json]
+    parts: tuple[Part, ...]
+    lineage: tuple[Origin, ...]
+
+    def to_json(self) -> dict[str, Json]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A committed dataset of a store; `name` is its latest name, empty where it has none."""
+
+    name: str
+    stage: str
+    rows: int
+    fingerprint: str
+    uri: str
+
+    def to_json(self) -> dict[str, Json]:
+        return asdict(self)
+
+
+def describe(dataset: Dataset) -> Description:
+    """Everything `show` tells: manifest, lineage, and the schema of the first shard's objects."""
+    manifest = dataset.manifest
+    roles = sorted({role for shard in dataset.shards for role in shard.objects})
+    return Description(
+        uri=dataset.uri,
+        stage=dataset.stage,
+        version=manifest.version,
+        rows=dataset.rows,
+        shards=len(dataset.shards),
+        config=manifest.config,
+        metrics=manifest.metrics,
+        parts=tuple(_part(dataset, role) for role in roles),
+        lineage=tuple(_lineage(dataset, 0)),
+    )
+
+
+def _part(dataset: Dataset, role: str) -> Part:
+    refs = [shard.objects[role] for shard in dataset.shards if role in shard.objects]
+    return Part(role, _schema(dataset.store, refs[0]), len(refs), sum(ref.nbytes for ref in refs))
+
+
+def _schema(store: Store, ref: ObjectRef) -> tuple[tuple[str, str], ...]:
+    """Columns and types of a Parquet object, or shape and dtype of an array, from its header."""
+    import numpy as np  # noqa: PLC0415 - only where a header is read
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    if ref.key.endswith(".parquet"):
+        with store.objects.open(ref.key) as file:
+            schema = pq.read_schema(file)
+        return tuple((field.name, str(field.type)) for field in schema)
+    if ref.key.endswith(".npy"):
+        with store.objects.open(ref.key) as file:
+            np.lib.format.read_magic(file)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        return (("array", f"{dtype.name}{list(shape)}"),)
+    return ()
+
+
+def _lineage(dataset: Dataset, depth: int) -> Iterator[Origin]:
+    for role, fingerprint in sorted(dataset.manifest.inputs.items()):
+        manifest = dataset.store.manifest(fingerprint)
+        if manifest is None:
+            yield Origin(depth, role, "not in this store", fingerprint, None)
+        else:
+            yield Origin(depth, role, manifest.stage, fingerprint, manifest.rows)
+            yield from _lineage(Dataset(dataset.store, manifest), depth + 1)
+
+
+def inventory(store: Store) -> tuple[Entry, ...]:
+    """All committed datasets, named ones first. From listings: for looking, not for deciding."""
+    names = dict(_latest_names(store))
+    found = []
+    for info in store.objects.list("manifests"):
+        fingerprint = info.key.removeprefix("manifests/").removesuffix(".json")
+        if manifest := store.manifest(fingerprint):
+            dataset = Dataset(store, manifest)
+            name = names.get(fingerprint, "")
+            found.append(Entry(name, dataset.stage, dataset.rows, fingerprint, dataset.uri))
+    return tuple(sorted(found, key=lambda entry: (not entry.name, entry.name, entry.fingerprint)))
+
+
+def _latest_names(store: Store) -> Iterator[tuple[str, str]]:
+    latest: dict[str, int] = {}
+    for info in store.objects.list("names"):
+        _, name, number = info.key.removesuffix(".json").split("/")
+        latest[name] = max(latest.get(name, 0), int(number))
+    for name, number in latest.items():
+        yield store.dataset(f"{name}@{number}").fingerprint, f"{name}@{number}"
+
+
+# -- on a terminal ---------------------------------------------------------------------------------
+
+
+def print_dataset(description: Description, console: Console) -> None:
+    """One paragraph a question: what is it, what does it hold, what made it, how good is it."""
+    for paragraph in _paragraphs(description):
+        console.print(paragraph, soft_wrap=not console.is_terminal)
+
+
+def _paragraphs(it: Description) -> Iterator[RenderableType]:
+    yield Text.assemble((it.stage, "bold"), f"  {plural(it.rows, 'row')} in", " ",
+                        plural(it.shards, "shard"))  # fmt: skip
+    yield Text(it.uri, "dim")
+    yield Text("\nholds", "bold")
+    yield _indented(_parts(it.parts))
+    if it.lineage:
+        yield Text("\nmade from", "bold")
+        yield _indented(_origins(it.lineage))
+    yield Text("\nmade with", "bold")
+    yield _indented(_pairs({"version": it.version, **it.config}))
+    if it.metrics:
+        yield Text("\nmeasured", "bold")
+        yield _indented(_pairs(_told(it.metrics)))
+
+
+def _indented(it: RenderableType) -> Padding:
+    return Padding(it, (0, 0, 0, 2))
+
+
+def _parts(parts: tuple[Part, ...]) -> RenderableType:
+    table = columns()
+    for part in parts:
+        size = f"{plural(part.objects, 'object')}, {format_nbytes(part.nbytes)}"
+        for place, (name, kind) in enumerate(part.schema or (("", ""),)):
+            first = (part.role, size) if place == 0 else ("", "")
+            table.add_row(first[0], name, kind, Text(first[1], "dim"))
+    table.show_header = False
+    return table
+
+
+def _origins(lineage: tuple[Origin, ...]) -> RenderableType:
+    table = columns()
+    for origin in lineage:
+        rows = "" if origin.rows is None else plural(origin.rows, "row")
+        role = f"{'  ' * origin.depth}{origin.role}"
+        table.add_row(role, origin.stage, rows, Text(origin.fingerprint, "dim"))
+    table.show_header = False
+    return table
+
+
+def _told(metrics: Mapping[str, Json]) -> dict[str, Any]:
+    told = dict(metrics)
+    if metrics.get("recall") is not None and (sentence := recall_sentence(metrics)):
+        told["recall"] = sentence
+    return told
+
+
+def _pairs(values: Mapping[str, Any]) -> RenderableType:
+    table = columns()
+    for name, item in values.items():
+        plain = item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
+        table.add_row(name, Text(plain))
+    table.show_header = False
+    return table
+
+
+def print_store(uri: str, entries: tuple[Entry, ...], console: Console) -> None:
+    """The datasets of a store, a line each."""
+    console.print(Text.assemble((uri, "bold"), f"  {plural(len(entries), 'dataset')}"))
+    table = columns()
+    for title, side in (("name", "left"), ("stage", "left"), ("rows", "right"), ("", "left")):
+        table.add_column(title, justify="right" if side == "right" else "left", no_wrap=True)
+    for entry in entries:
+        fingerprint = Text(entry.fingerprint, "dim")
+        table.add_row(entry.name, entry.stage, count(entry.rows), fingerprint)
+    console.print(_indented(table), soft_wrap=not console.is_terminal)

@@ -1,0 +1,32 @@
+"""How numbers read: seconds, counts, values."""
+
+from __future__ import annotations
+
+__all__ = ["count", "duration", "plural", "value"]
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3 min 20 s`, `2 h 05 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def count(number: int) -> str:
+    """`12,000`."""
+    return f"{number:,}"
+
+
+def plural(number: int, noun: str) -> str:
+    """`1 task`, `12,000 tasks`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def value(number: float) -> str:
+    """A similarity or distance to three places, large ones to three digits: `0.982`, `41.3`."""
+    return f"{number:.3f}" if abs(number) < 10 else f"{number:.3g}"

@@ -1,0 +1,116 @@
+"""What a running task may touch: its store, its config, its inputs, and earlier rounds' records."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simdist.errors import Cancelled, ObjectMissing
+from simdist.runner.plan import Record, Stage
+from simdist.types import Array, Json, ObjectRef
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from simdist.store.datasets import Dataset
+    from simdist.store.store import Store
+
+__all__ = ["Context", "JobSpec"]
+
+SECONDS_BETWEEN_CANCEL_CHECKS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """A job as it travels to a worker: small, because manifests and records are read there.
+
+    inputs: role -> (store, fingerprint). rounds: name -> the object listing that round's records.
+    """
+
+    stage: Stage
+    config: Any
+    store: Store
+    fingerprint: str
+    run_id: str
+    inputs: Mapping[str, tuple[Store, str]]
+    rounds: Mapping[str, ObjectRef] = field(default_factory=dict)
+
+
+class Context:
+    """A task's view of the world; the driver's `Stage.next` is given one too."""
+
+    def __init__(self, spec: JobSpec) -> None:
+        self.spec = spec
+        self.config = spec.config
+        self.store = spec.store
+        self.fingerprint = spec.fingerprint
+
+    @property
+    def inputs(self) -> Mapping[str, Dataset]:
+        """Input datasets by role."""
+        return {role: _dataset(*place) for role, place in self.spec.inputs.items()}
+
+    def records(self, round_name: str) -> tuple[Record, ...]:
+        """Records of an earlier round, in plan order."""
+        return _round(self.store, self.spec.rounds[round_name])
+
+    def load(self, ref: ObjectRef, *, store: Store | None = None) -> Array:
+        """An array at rest, read-only, through the worker's cache, checked against its sha256."""
+        return (store or self.store).read_array(ref)
+
+    def table(self, ref: ObjectRef, columns: list[str] | None = None) -> pa.Table:
+        """A Parquet object as a table."""
+        return self.store.read_table(ref, columns)
+
+    def write_array(self, kind: str, array: Array) -> ObjectRef:
+        """Leave an array in the store under a name that follows from its bytes."""
+        return self.store.write_array(kind, array)
+
+    def write_table(self, kind: str, table: pa.Table) -> ObjectRef:
+        """Leave a table in the store as Parquet under a name that follows from its bytes."""
+        return self.store.write_table(kind, table)
+
+    def write_json(self, kind: str, value: Json) -> ObjectRef:
+        """Leave a JSON value in the store under a name that follows from its bytes."""
+        return self.store.write_json(kind, value)
+
+    def rng(self, *key: int | str) -> np.random.Generator:
+        """Randomness by key: the same on any engine, in any order."""
+        words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key]
+        return np.random.default_rng([self.config.seed, *words])
+
+    def check(self) -> None:
+        """Cancelled where this run's driver has cancelled it; asks the store once a second."""
+        now = time.monotonic()
+        if now - _asked.get(self.spec.run_id, -np.inf) < SECONDS_BETWEEN_CANCEL_CHECKS:
+            return
+        _asked[self.spec.run_id] = now
+        if self.store.cancelled(self.spec.run_id):
+            raise Cancelled(f"run {self.spec.run_id} was cancelled by its driver")
+
+
+_asked: dict[str, float] = {}  # when this process last asked, by run
+
+
+@lru_cache(maxsize=64)
+def _dataset(store: Store, fingerprint: str) -> Dataset:
+    from simdist.store.datasets import Dataset  # noqa: PLC0415 - keeps the driver's import light
+
+    manifest = store.manifest(fingerprint)
+    if manifest is None:
+        raise ObjectMissing(
+            f"input dataset {fingerprint} has no manifest in {store.uri}; was it removed while"
+            " this run was under way? Run the flow again to rebuild it."
+        )
+    return Dataset(store, manifest)
+
+
+@lru_cache(maxsize=64)
+def _round(store: Store, ref: ObjectRef) -> tuple[Record, ...]:
+    return tuple(Record.from_json(value) for value in store.read_json(ref))

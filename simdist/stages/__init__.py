@@ -1,0 +1,11 @@
+"""What a user can ask for: each stage turns datasets into one committed dataset.
+
+    files ── import_vectors ──> vectors ──┬── partition ──> partition ──┐
+                                          └───────── knn_graph <────────┘ ──> knn_graph
+
+A stage is pure (`simdist.runner.plan.Stage`): it says which tasks come next and computes one of
+them, and knows neither the engine, the workers nor the clock. Stages do not import one another:
+they meet through datasets, chained by `simdist.models` or by a config.
+
+May import: the runner and everything below it. May not import: models, config, cli, pipelines.
+"""

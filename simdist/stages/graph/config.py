@@ -1,0 +1,114 @@
+"""What a user asks of a k-NN graph, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Literal
+
+from simdist.errors import ConfigError, InputError
+from simdist.types import Json
+
+__all__ = ["KnnGraphConfig", "KnnParams", "refuse_too_few_rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class KnnParams:
+    """Every knob of the approximate builder; None lets `resolved` choose from k and the target.
+
+    fanout: how many nearest cells a row joins.
+    leaf_rows: rows of a leaf at most: its tile is leaf_rows^2.
+    leaf_neighbors: neighbours a leaf reports for each of its rows.
+    keep: candidates kept for each row, more than k.
+    links: neighbours, and rows that list it, that a row offers to others in a join.
+    joins: rounds of neighbours-of-neighbours before recall is first measured.
+    sample: rows whose exact neighbours measure recall; doubled while the interval straddles the
+        target, at most `sample_limit`.
+    """
+
+    fanout: int | None = None
+    leaf_rows: int | None = None
+    leaf_neighbors: int | None = None
+    keep: int | None = None
+    links: int | None = None
+    joins: int | None = None
+    sample: int = 1000
+    sample_limit: int = 8000
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value is not None and value < (0 if name == "joins" else 1):
+                raise ConfigError(f"knn params {name}={value}: expected a positive number")
+
+    def resolved(self, k: int, recall: float | None) -> KnnParams:
+        """The same with every None chosen. Figures behind the choice: docs/knn.md."""
+        target = recall or 0.0
+        hard = target > 0.96
+        keep = self.keep or _multiple(k + max(8, k // 2), 8)
+        if keep < k:
+            raise ConfigError(f"knn params keep={keep} is below k={k}: expected at least k")
+        return replace(
+            self,
+            fanout=self.fanout or (6 if hard else 4),
+            leaf_rows=self.leaf_rows or max(512, 4 * k),
+            leaf_neighbors=self.leaf_neighbors or max(10, 2 * k // 3),
+            keep=keep,
+            links=self.links or min(keep, max(12, k + 5 if hard else k)),
+            joins=2 if self.joins is None else self.joins,
+        )
+
+
+def _multiple(value: int, of: int) -> int:
+    return -(-value // of) * of
+
+
+@dataclass(frozen=True, slots=True)
+class KnnGraphConfig:
+    """k: neighbours per row. measure: a measure's spec. method: "approximate" or "exact".
+
+    recall: what the lower end of the sampled 95 % interval must reach (approximate only); None
+        takes the first graph and still reports its recall.
+    seed: draws splits and sampled rows.
+    """
+
+    k: int
+    measure: Json
+    method: Literal["approximate", "exact"] = "approximate"
+    recall: float | None = 0.95
+    seed: int = 0
+    params: KnnParams = field(default_factory=KnnParams)
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ConfigError(f"k={self.k}: expected at least 1 neighbour")
+        if self.method not in ("approximate", "exact"):
+            raise ConfigError(f"method={self.method!r}: expected 'approximate' or 'exact'")
+        if self.recall is not None and not 0.0 < self.recall < 1.0:
+            raise ConfigError(
+                f"recall={self.recall}: expected a number between 0 and 1, such as 0.95; for 1 use"
+                " method='exact'"
+            )
+
+    @property
+    def resolved(self) -> KnnParams:
+        return self.params.resolved(self.k, self.recall)
+
+    def to_json(self) -> Mapping[str, Json]:
+        """Everything that decides the result: the exact method ignores recall, seed and params."""
+        value: dict[str, Json] = {"k": self.k, "measure": self.measure, "method": self.method}
+        if self.method == "approximate":
+            value |= {
+                "recall": self.recall,
+                "seed": self.seed,
+                "params": asdict(self.resolved),
+            }
+        return value
+
+
+def refuse_too_few_rows(k: int, rows: int, where: str) -> None:
+    """InputError where a row cannot have k neighbours other than itself."""
+    if rows <= k:
+        raise InputError(
+            f"k={k} neighbours need at least {k + 1} rows, {where} has {rows}: a row is never its"
+            f" own neighbour. Ask for k <= {rows - 1}, or import more rows."
+        )

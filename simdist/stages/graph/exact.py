@@ -1,0 +1,310 @@
+"""The exact stage: every pair, once; lists recomputed, certified, and redone where in doubt.
+
+    pairs     block pairs by float32 GEMM, k and some more kept for both sides     task per pair
+    settle    values by the fixed kernel; which rows are provably exact            task per panel
+    redo      rows in doubt (near-ties, duplicates) against every panel            only where any
+    finish    lists merged, as Parquet, in dataset order                           task per panel
+
+What `exact` means, and how it is proved, is told in simdist.tiles.exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from simdist.measures import Prepared, resolve
+from simdist.partitions import block_rows
+from simdist.recall import Recall
+from simdist.runner.plan import Commit, Forecast, Job, Record, Round, Rounds, Task
+from simdist.stages.graph.config import KnnGraphConfig, refuse_too_few_rows
+from simdist.stages.graph.finish import graph_table, ids_of_rows
+from simdist.stages.graph.pairs import compute_pair, merged, pair_round
+from simdist.store.datasets import Dataset, Shard
+from simdist.tiles import TopK, TopKState
+from simdist.tiles.exact import Reach, certify, fold_exact, reach, rerank, signed
+from simdist.types import Array, Ids
+
+if TYPE_CHECKING:
+    from simdist.measures.base import Measure
+    from simdist.runner.context import Context
+
+__all__ = ["ExactKnnGraph"]
+
+SLACK = 9  # candidates kept beyond k: more make fewer rows doubtful
+REDO_ROWS = 4096  # doubtful rows a task takes at once
+ROWS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class RowPanels:
+    """A vectors dataset in dataset order, as panels of equal numbers of rows."""
+
+    dataset: Dataset
+    measure: Measure
+
+    @property
+    def dim(self) -> int:
+        return int(self.dataset.metrics["dim"])
+
+    @property
+    def rows(self) -> int:
+        return self.dataset.rows
+
+    @cached_property
+    def panel_rows(self) -> int:
+        return block_rows(self.rows, self.dim)
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.rows // self.panel_rows)
+
+    @cached_property
+    def offsets(self) -> Ids:
+        """First row of every shard, and the number of all rows."""
+        return np.cumsum([0, *(shard.rows for shard in self.dataset.manifest.shards)])
+
+    def span(self, block: int) -> tuple[int, int]:
+        first = block * self.panel_rows
+        return first, min(first + self.panel_rows, self.rows)
+
+    def block(self, block: int) -> Prepared:
+        first, last = self.span(block)
+        parts = []
+        for shard, low, high in self._overlaps(first, last):
+            parts.append(self._vectors(shard)[low:high])
+        return self.measure.prepare(parts[0] if len(parts) == 1 else np.concatenate(parts))
+
+    def take(self, rows: Ids) -> Prepared:
+        """Prepared copies of ascending `rows`."""
+        parts = []
+        for s, shard in enumerate(self.dataset.manifest.shards):
+            low, high = np.searchsorted(rows, self.offsets[s : s + 2])
+            if low < high:
+                parts.append(self._vectors(shard)[rows[low:high] - self.offsets[s]])
+        return self.measure.prepare(np.concatenate(parts))
+
+    def _overlaps(self, first: int, last: int) -> Iterator[tuple[Shard, int, int]]:
+        for s, shard in enumerate(self.dataset.manifest.shards):
+            offset = int(self.offsets[s])
+            low, high = max(first - offset, 0), min(last - offset, shard.rows)
+            if low < high:
+                yield shard, low, high
+
+    def _vectors(self, shard: Shard) -> Array:
+        return self.dataset.store.read_array(shard.objects["vectors"])
+
+
+class ExactKnnGraph:
+    """See the module docstring."""
+
+    name: ClassVar[str] = "knn_graph"
+    VERSION: ClassVar[int] = 1
+
+    def next(self, job: Job, rounds: Rounds, context: Context) -> Round | Commit:
+        """The first round of the story that is not committed yet; else the manifest."""
+        source = job.inputs["vectors"]
+        refuse_too_few_rows(job.config.k, source.rows, source.uri)
+        panels = _panels(job.config, source)
+        for step in _story(job.config, panels, rounds):
+            if step.name not in rounds:
+                return step
+        return _manifest(job.config, panels, rounds)
+
+    def compute(self, context: Context, task: Task) -> Record:
+        return COMPUTE[task.kind](context, task)
+
+    def forecast(self, config: KnnGraphConfig, rows: int, dim: int) -> Forecast:
+        """Cost of all pairs, each computed once."""
+        panel = min(block_rows(rows, dim), rows)
+        blocks = -(-rows // panel)
+        width = config.k + SLACK
+        return Forecast(
+            tasks=blocks * (blocks + 1) // 2 + 2 * blocks,
+            nbytes=4 * panel * (4 * dim + 12 * width) + (16 << 20),
+            flops=float(rows) * rows * dim,
+            written=rows * 12 * (blocks * width + 2 * config.k),
+        )
+
+
+def _panels(config: KnnGraphConfig, source: Dataset) -> RowPanels:
+    return RowPanels(source, resolve(config.measure))
+
+
+def _of(context: Context) -> RowPanels:
+    return _panels(context.config, context.inputs["vectors"])
+
+
+def _story(config: KnnGraphConfig, panels: RowPanels, done: Rounds) -> Iterator[Round]:
+    width = config.k + SLACK
+    rows = min(panels.panel_rows, panels.rows)
+    chunk = min(ROWS_AT_ONCE * width, panels.rows) * 8 * panels.dim
+    nbytes = rows * (30 * width + 40 * config.k) + 2 * chunk + (16 << 20)
+    each = range(panels.blocks)
+    yield pair_round("pairs", panels, width)
+    yield Round(
+        "settle", tuple(Task(f"settle-{p:06d}", "settle", {"panel": p}, nbytes) for p in each)
+    )
+    doubtful = [int(record.facts["doubtful"]) for record in done["settle"]]
+    redo_nbytes = 6 * 4 * panels.dim * (REDO_ROWS + rows) + (64 << 20)
+    redo = tuple(
+        Task(
+            f"redo-{p:06d}-{first:08d}-{q:06d}",
+            "redo",
+            {"panel": p, "first": first, "columns": q},
+            redo_nbytes,
+        )
+        for p in each
+        for first in range(0, doubtful[p], REDO_ROWS)
+        for q in each
+    )
+    if redo:
+        yield Round("redo", redo)
+    yield Round(
+        "finish",
+        tuple(
+            Task(f"finish-{p:06d}", "finish", {"panel": p, "doubtful": doubtful[p]}, nbytes)
+            for p in each
+        ),
+    )
+
+
+def _pair(context: Context, task: Task) -> Record:
+    """A block pair; the diagonal ones also say how far their rows reach."""
+    panels = _of(context)
+    record = compute_pair(context, panels, task)
+    if task.args["a"] != task.args["b"]:
+        return record
+    far = reach(panels.block(task.args["a"]))
+    return Record(record.task, record.objects, {"norm": far.norm, "term": far.term})
+
+
+def _settle(context: Context, task: Task) -> Record:
+    """Values of a panel's lists, and its rows that are not provably exact."""
+    panels = _of(context)
+    panel, k = task.args["panel"], context.config.k
+    first, last = panels.span(panel)
+    lists = merged(context, panels, "pairs", panel, k + SLACK)
+    everywhere = Reach(0.0, 0.0)
+    for record in context.records("pairs"):
+        if "norm" in record.facts:
+            everywhere = everywhere.join(Reach(record.facts["norm"], record.facts["term"]))
+    values = np.empty((last - first, k), np.float32)
+    ids = np.empty((last - first, k), np.int64)
+    sure = np.empty(last - first, np.bool_)
+    own = panels.block(panel)
+    for start in range(0, last - first, ROWS_AT_ONCE):
+        context.check()
+        part = slice(start, min(start + ROWS_AT_ONCE, last - first))
+        rows = np.arange(first + part.start, first + part.stop)
+        listed = lists.ids[part]
+        distinct = np.unique(listed[listed >= 0])
+        X = own.take(part)
+        values[part], ids[part] = rerank(
+            panels.measure, X, panels.take(distinct), listed, k, rows=rows, columns=distinct
+        )
+        sure[part] = certify(
+            panels.measure, X, everywhere, weakest=lists.keys[part, -1], worst=values[part, -1]
+        )
+    doubtful = np.flatnonzero(~sure)
+    return Record(
+        task.key,
+        {
+            "values": context.write_array("exact-values", values),
+            "ids": context.write_array("exact-ids", ids),
+            "doubtful": context.write_array("doubtful", doubtful),
+        },
+        {"doubtful": len(doubtful)},
+    )
+
+
+def _redo(context: Context, task: Task) -> Record:
+    """Some doubtful rows of a panel against another panel, every pair that can matter evaluated."""
+    panels = _of(context)
+    settled = context.records("settle")[task.args["panel"]].objects
+    first, _ = panels.span(task.args["panel"])
+    chosen = slice(task.args["first"], task.args["first"] + REDO_ROWS)
+    local = np.array(context.load(settled["doubtful"])[chosen])
+    state = fold_exact(
+        panels.measure,
+        panels.take(local + first),
+        panels.block(task.args["columns"]),
+        TopK(context.config.k),
+        rows=local + first,
+        columns=np.arange(*panels.span(task.args["columns"])),
+        worst=context.load(settled["values"])[local, -1],
+        check=context.check,
+    )
+    return Record(
+        task.key,
+        {
+            "ids": context.write_array("redo-ids", state.ids),
+            "keys": context.write_array("redo-keys", state.keys),
+        },
+    )
+
+
+def _finish(context: Context, task: Task) -> Record:
+    """One panel of the graph, doubtful rows replaced."""
+    panels = _of(context)
+    panel = task.args["panel"]
+    settled = context.records("settle")[panel].objects
+    values, ids = (np.array(context.load(settled[role])) for role in ("values", "ids"))
+    if task.args["doubtful"]:
+        doubtful = context.load(settled["doubtful"])
+        redone = _redone(context, panel, len(doubtful))
+        values[doubtful], ids[doubtful] = signed(panels.measure, redone.keys), redone.ids
+    rows = np.arange(*panels.span(panel))
+    table = graph_table(rows, ids_of_rows(context, rows), ids, values)
+    return Record(task.key, {"graph": context.write_table("graph", table)})
+
+
+def _redone(context: Context, panel: int, rows: int) -> TopKState:
+    """Merged lists of a panel's doubtful rows, columns in plan order."""
+    top = TopK(context.config.k)
+    state = top.init(np.arange(rows))
+    for record in context.records("redo"):
+        _, p, first, _ = record.task.split("-")
+        if int(p) != panel:
+            continue
+        chosen = slice(int(first), min(int(first) + REDO_ROWS, rows))
+        part = top.merge(
+            TopKState(state.ids[chosen], state.keys[chosen]),
+            TopKState(context.load(record.objects["ids"]), context.load(record.objects["keys"])),
+        )
+        state.ids[chosen], state.keys[chosen] = part
+    return state
+
+
+def _manifest(config: KnnGraphConfig, panels: RowPanels, rounds: Rounds) -> Commit:
+    shards = []
+    for panel, record in enumerate(rounds["finish"]):
+        first, last = panels.span(panel)
+        shards.append(Shard(last - first, record.objects))
+    certain = Recall(1.0, 1.0, 1.0, tie_aware=1.0, p5=1.0, rows=panels.rows)
+    return Commit(
+        rows=panels.rows,
+        shards=tuple(shards),
+        metrics={
+            "k": config.k,
+            "measure": panels.measure.name,
+            "method": config.method,
+            "edges": panels.rows * config.k,
+            "recall": certain.to_json(),
+            "rounds": list(rounds),
+            "pairs_scored": panels.rows * (panels.rows - 1) // 2,
+            "redone": sum(int(record.facts["doubtful"]) for record in rounds["settle"]),
+        },
+    )
+
+
+COMPUTE: Mapping[str, Callable[[Context, Task], Record]] = {
+    "pair": _pair,
+    "settle": _settle,
+    "redo": _redo,
+    "finish": _finish,
+}

@@ -1,0 +1,119 @@
+"""From candidate positions to the committed graph: values by one fixed kernel, rows, Parquet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simdist.partitions import Partition
+from simdist.runner.plan import Record, Task
+from simdist.stages.graph.lists import read_lists
+from simdist.types import Array, Float32, Ids, Int32
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from simdist.measures.base import Measure
+    from simdist.runner.context import Context
+    from simdist.store.datasets import Dataset
+
+__all__ = ["compute_finish", "finish_nbytes", "graph_table", "ids_of_rows", "rerank"]
+
+ROWS_AT_ONCE = 1024
+
+
+def finish_nbytes(partition: Partition, keep: int, k: int) -> int:
+    """What a finish task holds at most: lists, one chunk's candidate rows, the table."""
+    rows = min(partition.block_rows, partition.rows)
+    chunk = min(ROWS_AT_ONCE * (keep + 1), partition.rows) * 4 * partition.dim
+    return rows * (9 * keep + 48 * k + 128) + 2 * chunk + (8 << 20)
+
+
+def compute_finish(context: Context, task: Task) -> Record:
+    """One block of the graph. args: block; lists: the round whose lists to finish."""
+    from simdist.compiled.graph import fill_short  # noqa: PLC0415 - numba only on workers
+
+    partition = Partition.of(context.inputs["partition"])
+    k = context.config.k
+    block = task.args["block"]
+    first, last = partition.span(block)
+    ids, keys, _ = read_lists(context, task.args["lists"], block)
+    short = fill_short(first, partition.rows, ids, keys, k)
+    neighbors = np.empty((last - first, k), np.int64)
+    values = np.empty((last - first, k), np.float32)
+    for start in range(0, last - first, ROWS_AT_ONCE):
+        context.check()
+        part = slice(start, min(start + ROWS_AT_ONCE, last - first))
+        rows = np.arange(first + part.start, first + part.stop)
+        _, neighbors[part], values[part] = rerank(partition, rows, ids[part], k)
+    rows = np.array(partition.array(block, "rows"))
+    table = graph_table(rows, ids_of_rows(context, rows), neighbors, values)
+    return Record(task.key, {"graph": context.write_table("graph", table)}, {"filled": short})
+
+
+def rerank(
+    partition: Partition, rows: Array, candidates: Int32, k: int
+) -> tuple[Int32, Ids, Float32]:
+    """Each row's k best candidates by (value, dataset row), recomputed by the fixed kernel.
+
+    rows: [m] positions. candidates: [m, w] positions, -1 for none; k or more of each row's exist.
+    Returns positions [m, k] int32, dataset rows [m, k] int64, values [m, k] float32.
+    """
+    from simdist.compiled.graph import sort_lists  # noqa: PLC0415 - numba only on workers
+
+    measure = partition.measure
+    valid = candidates >= 0
+    distinct, where = np.unique(candidates[valid], return_inverse=True)
+    listed = np.repeat(np.arange(len(rows)), valid.sum(axis=1))
+    own = partition.take(rows)
+    found = measure.pairs_at(own, listed, partition.take(distinct), where)
+    sign = np.float32(distance_sign(measure))
+    distance = np.full(candidates.shape, np.inf, np.float32)
+    distance[valid] = sign * found
+    numbers = np.full(candidates.shape, np.iinfo(np.int64).max)
+    numbers[valid] = partition.numbers.take(distinct)[where]
+    positions = np.array(candidates)
+    sort_lists(distance, numbers, positions)
+    return positions[:, :k], numbers[:, :k], sign * distance[:, :k]
+
+
+def distance_sign(measure: Measure) -> int:
+    """The sign that makes smaller mean nearer."""
+    return -1 if measure.traits.kind == "similarity" else 1
+
+
+def ids_of_rows(context: Context, rows: Ids) -> pa.ChunkedArray | pa.Array:
+    """The vectors' own ids of some dataset rows, in that order, one shard's table at a time."""
+    import pyarrow as pa  # noqa: PLC0415 - 0.3 s that planning does not need
+
+    source: Dataset = context.inputs["vectors"]
+    order = np.argsort(rows, kind="stable")
+    ascending = rows[order]
+    parts = []
+    offset = 0
+    for shard in source.manifest.shards:
+        low, high = np.searchsorted(ascending, [offset, offset + shard.rows])
+        if low < high:
+            table = source.store.read_table(shard.objects["rows"], ["id"])
+            parts.append(table["id"].take(pa.array(ascending[low:high] - offset)))
+        offset += shard.rows
+    chunks = [chunk for part in parts for chunk in part.chunks]
+    back = np.empty(len(rows), np.int64)
+    back[order] = np.arange(len(rows))
+    return pa.chunked_array(chunks).take(pa.array(back))
+
+
+def graph_table(rows: Ids, ids: pa.ChunkedArray, neighbors: Ids, values: Float32) -> pa.Table:
+    """The graph's schema: row int64, id, neighbors fixed_size_list<int64>[k], values likewise."""
+    import pyarrow as pa  # noqa: PLC0415 - 0.3 s that planning does not need
+
+    k = neighbors.shape[1]
+    return pa.table(
+        {
+            "row": pa.array(rows),
+            "id": ids,
+            "neighbors": pa.FixedSizeListArray.from_arrays(pa.array(neighbors.ravel()), k),
+            "values": pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), k),
+        }
+    )

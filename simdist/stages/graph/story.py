@@ -1,0 +1,235 @@
+"""The approximate stage: which round follows which, and when the recall asked for is reached.
+
+Effort rises in levels until the sampled recall passes; each level starts from the lists so far:
+
+    0  leaves of the nearest cells, then joins           (KnnParams)
+    1  joins over wider links until few entries change
+    2  other leaves, of all cells a row knows, then joins
+    3  all pairs: exact, whatever the data
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from simdist.measures import resolve
+from simdist.partitions import Partition, block_rows
+from simdist.runner.plan import Commit, Forecast, Job, Record, Round, Rounds, Task
+from simdist.stages.graph.check import (
+    check_round,
+    compute_check,
+    compute_truth,
+    recall_of,
+    truth_round,
+)
+from simdist.stages.graph.config import KnnGraphConfig, refuse_too_few_rows
+from simdist.stages.graph.finish import compute_finish, finish_nbytes
+from simdist.stages.graph.leaves import compute_leaves, leaf_round
+from simdist.stages.graph.lists import (
+    block_round,
+    compute_join,
+    compute_links,
+    compute_merge,
+    join_nbytes,
+    write_lists,
+)
+from simdist.stages.graph.pairs import compute_pair, merged, pair_round
+from simdist.store.datasets import Shard
+
+if TYPE_CHECKING:
+    from simdist.recall import Recall
+    from simdist.runner.context import Context
+
+__all__ = ["ApproximateKnnGraph"]
+
+SETTLED = 0.002  # share of neighbours the last join changed below which another is not worth it
+MOST_JOINS = 6  # of one level
+
+
+class ApproximateKnnGraph:
+    """See the package docstring."""
+
+    name: ClassVar[str] = "knn_graph"
+    VERSION: ClassVar[int] = 1
+
+    def next(self, job: Job, rounds: Rounds, context: Context) -> Round | Commit:
+        """The first round of the story that is not committed yet; else the manifest."""
+        refuse_too_few_rows(job.config.k, job.inputs["vectors"].rows, job.inputs["vectors"].uri)
+        partition = Partition.of(job.inputs["partition"])
+        story = _Story(job.config, partition, rounds)
+        telling = story.rounds()
+        while True:
+            try:
+                step = next(telling)
+            except StopIteration as end:
+                recall, finish = end.value
+                return _manifest(job.config, partition, rounds, finish, recall)
+            if step.name not in rounds:
+                return step
+
+    def compute(self, context: Context, task: Task) -> Record:
+        return COMPUTE[task.kind](context, task)
+
+    def forecast(self, config: KnnGraphConfig, rows: int, dim: int) -> Forecast:
+        """Cost of level 0 and one check; further levels only where recall asks for them."""
+        params = config.resolved
+        assert params.fanout is not None
+        assert params.keep is not None
+        assert params.links is not None
+        assert params.leaf_rows is not None
+        assert params.leaf_neighbors is not None
+        blocks = -(-rows // block_rows(rows, dim))
+        copies = 2 * params.fanout * rows
+        joined = params.joins * rows * min((2 * params.links) ** 2 / 4, 2048)
+        lists = rows * params.keep * 9 * (1 + params.joins)
+        return Forecast(
+            tasks=blocks * (3 + 2 * params.joins) + 2 + copies * 2 * dim // (32 << 20),
+            nbytes=min(block_rows(rows, dim), rows) * (18 * params.keep + 40 * params.links)
+            + 4 * (16 << 20),
+            flops=2.0 * dim * (copies * params.leaf_rows / 2 + joined + params.sample * rows),
+            written=int(copies * params.leaf_neighbors * 8 + 2.5 * lists + rows * config.k * 12),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Story:
+    """The rounds in order. Past a `yield`, the round is committed and its facts can be read."""
+
+    config: KnnGraphConfig
+    partition: Partition
+    done: Rounds
+
+    def rounds(self) -> Generator[Round, None, tuple[Recall, str]]:
+        """Yields every round; returns the recall reached and the name of the finished round."""
+        lists = ""
+        for level in range(4):
+            lists = yield from self._level(level, lists)
+            recall = yield from self._measured(level, lists)
+            if level == 3 or recall.target is None or recall.low >= recall.target:
+                break
+        params = self.config.resolved
+        nbytes = finish_nbytes(self.partition, params.keep or 0, self.config.k)
+        yield block_round("finish", "finish", self.partition, nbytes, {"lists": lists})
+        return recall, "finish"
+
+    def _level(self, level: int, lists: str) -> Generator[Round, None, str]:
+        """The rounds of one level of effort; returns the name of the round with its lists."""
+        params = self.config.resolved
+        assert params.fanout is not None
+        assert params.links is not None
+        assert params.keep is not None
+        known = int(self.partition.dataset.manifest.metrics["fanout"])
+        if level == 0:
+            lists = yield from self._leaves(level, "", min(params.fanout, known))
+            return (yield from self._joins(level, lists, params.links, params.joins))
+        if level == 1:
+            return (yield from self._joins(level, lists, params.keep, MOST_JOINS))
+        if level == 2:
+            lists = yield from self._leaves(level, lists, known)
+            return (yield from self._joins(level, lists, params.keep, MOST_JOINS))
+        yield pair_round("pairs", self.partition, params.keep)
+        nbytes = 2 * join_nbytes(self.partition, params)
+        yield block_round("merge-pairs", "merge_pairs", self.partition, nbytes, {"pairs": "pairs"})
+        return "merge-pairs"
+
+    def _leaves(self, level: int, lists: str, ranks: int) -> Generator[Round, None, str]:
+        params = self.config.resolved
+        yield leaf_round(f"leaves-{level}", self.partition, params, ranks, level)
+        args = {"leaves": f"leaves-{level}", "lists": lists or None}
+        nbytes = join_nbytes(self.partition, params)
+        yield block_round(f"merge-{level}", "merge", self.partition, nbytes, args)
+        return f"merge-{level}"
+
+    def _joins(self, level: int, lists: str, width: int, most: int) -> Generator[Round, None, str]:
+        """Joins until `most`, or until the last one changed little."""
+        nbytes = join_nbytes(self.partition, self.config.resolved)
+        for number in range(1, most + 1):
+            links, joined = f"links-{level}-{number}", f"join-{level}-{number}"
+            args = {"lists": lists, "links": width}
+            yield block_round(links, "links", self.partition, nbytes, args)
+            args = {"lists": lists, "links": links, "width": width}
+            yield block_round(joined, "join", self.partition, nbytes, args)
+            lists = joined
+            changed = np.mean([float(record.facts["fresh"]) for record in self.done[joined]])
+            if level > 0 and changed < SETTLED:
+                break
+        return lists
+
+    def _measured(self, level: int, lists: str) -> Generator[Round, None, Recall]:
+        """Recall of the lists; more rows are sampled while the interval straddles the target and
+        the estimate is above it."""
+        params = self.config.resolved
+        limit = min(params.sample_limit, self.partition.rows)
+        truths: dict[str, list[int]] = {}
+        first, last = 0, min(params.sample, limit)
+        while True:
+            name = f"truth-{first}-{last}"
+            yield truth_round(name, self.partition, self.config, first, last)
+            truths[name] = [first, last]
+            check = f"check-{level}-{last}"
+            yield check_round(check, self.partition, self.config, lists, dict(truths))
+            recall = recall_of(self.done[check][0])
+            first = last
+            open_question = recall.target is not None and recall.low < recall.target
+            if not (open_question and recall.estimate > recall.target and last < limit):
+                return recall
+            last = min(2 * last, limit)
+
+
+def _merge_pairs(context: Context, task: Task) -> Record:
+    """Lists of one block from all pairs. args: block; pairs: the round of pair tasks."""
+    partition = Partition.of(context.inputs["partition"])
+    keep = context.config.resolved.keep
+    first, _ = partition.span(task.args["block"])
+    state = merged(context, partition, task.args["pairs"], task.args["block"], keep)
+    ids = state.ids.astype(np.int32)
+    fresh = (ids >= 0).astype(np.uint8)
+    return Record(task.key, write_lists(context, partition, first, ids, state.keys, fresh))
+
+
+def _manifest(
+    config: KnnGraphConfig, partition: Partition, rounds: Rounds, finish: str, recall: Recall
+) -> Commit:
+    shards = tuple(
+        Shard(last - first, record.objects)
+        for record, (first, last) in zip(
+            rounds[finish], (partition.span(b) for b in range(partition.blocks)), strict=True
+        )
+    )
+    return Commit(
+        rows=partition.rows,
+        shards=shards,
+        metrics={
+            "k": config.k,
+            "measure": resolve(config.measure).name,
+            "method": config.method,
+            "edges": partition.rows * config.k,
+            "recall": recall.to_json(),
+            "rounds": list(rounds),
+            "pairs_scored": _total(rounds, "scored") + _total(rounds, "tile_entries"),
+            "filled": _total(rounds, "filled"),
+        },
+    )
+
+
+def _total(rounds: Mapping[str, Sequence[Record]], fact: str) -> int:
+    return sum(int(r.facts.get(fact, 0)) for records in rounds.values() for r in records)
+
+
+COMPUTE: Mapping[str, Callable[[Context, Task], Record]] = {
+    "leaves": compute_leaves,
+    "merge": compute_merge,
+    "links": compute_links,
+    "join": compute_join,
+    "truth": compute_truth,
+    "check": compute_check,
+    "pair": lambda context, task: compute_pair(
+        context, Partition.of(context.inputs["partition"]), task
+    ),
+    "merge_pairs": _merge_pairs,
+    "finish": compute_finish,
+}

@@ -1,0 +1,394 @@
+"""Stage `partition`: vectors into cell order, with overlapping cells. See simdist.partitions.
+
+    sample    a few rows of every shard, drawn by seed            one task per shard
+    leaders   C of them lead cells, the rest order rows within    one task
+    assign    nearest cells of every row                          one task per shard
+    gather    rows of a range of cell order, from every shard     one task per block
+
+Vectors move once, in `gather`, from dataset order into cell order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from simdist.errors import ConfigError, InputError
+from simdist.measures import Prepared, resolve
+from simdist.partitions import (
+    block_rows,
+    cell_count,
+    measure_surrogate,
+    order_leaders,
+)
+from simdist.runner.plan import Commit, Forecast, Job, Record, Round, Rounds, Task
+from simdist.store.datasets import Shard
+from simdist.types import Array, Float32, Ids, Int32, Json
+
+if TYPE_CHECKING:
+    from simdist.measures.base import Measure
+    from simdist.runner.context import Context
+    from simdist.store.datasets import Dataset
+
+__all__ = ["PartitionConfig", "PartitionStage"]
+
+FINE = 8  # fine leaders per cell: they order the rows within a cell
+SLICE = 4096  # rows compared with the leaders at once
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionConfig:
+    """measure: a measure's spec. cells: how many, by default sqrt(n) / 4. fanout: how many nearest
+    cells are kept for each row. seed: draws the leaders."""
+
+    measure: Json
+    cells: int | None = None
+    fanout: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.cells is not None and self.cells < 1:
+            raise ConfigError(
+                f"partition cells={self.cells}: expected at least 1, or none to choose"
+            )
+        if not 1 <= self.fanout <= 255:
+            raise ConfigError(f"partition fanout={self.fanout}: expected 1 to 255")
+
+    def to_json(self) -> Json:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What follows from n, d and the config: the same on every engine and under every budget."""
+
+    rows: int
+    dim: int
+    cells: int
+    fine: int
+    fanout: int
+    block_rows: int
+
+    @classmethod
+    def of(cls, config: PartitionConfig, rows: int, dim: int) -> Shape:
+        cells = min(config.cells or cell_count(rows), rows)
+        return cls(
+            rows=rows,
+            dim=dim,
+            cells=cells,
+            fine=min(cells * FINE, rows),
+            fanout=min(config.fanout, cells),
+            block_rows=block_rows(rows, dim),
+        )
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.rows // self.block_rows)
+
+
+class PartitionStage:
+    """See the module docstring."""
+
+    name: ClassVar[str] = "partition"
+    VERSION: ClassVar[int] = 1
+
+    def next(self, job: Job, rounds: Rounds, context: Context) -> Round | Commit:
+        """The first round of the story that is not committed yet; else the manifest."""
+        source = job.inputs["vectors"]
+        shape = _shape(job.config, source)
+        _refuse_zero_rows(resolve(job.config.measure), source)
+        for step in _story(source, shape):
+            if step.name not in rounds:
+                return step
+        return _manifest(shape, rounds, context)
+
+    def compute(self, context: Context, task: Task) -> Record:
+        return COMPUTE[task.kind](context, task)
+
+    def forecast(self, config: PartitionConfig, rows: int, dim: int) -> Forecast:
+        """Cost of partitioning n rows of dimension d."""
+        shape = Shape.of(config, rows, dim)
+        return Forecast(
+            tasks=2 * -(-rows // 8192) + 1 + shape.blocks,
+            nbytes=_gather_nbytes(shape),
+            flops=2.0 * rows * dim * (shape.cells + FINE),
+            written=rows * (4 * dim + 8 + 13 * shape.fanout),
+        )
+
+
+def _shape(config: PartitionConfig, source: Dataset) -> Shape:
+    return Shape.of(config, source.rows, int(source.metrics["dim"]))
+
+
+def _refuse_zero_rows(measure: Measure, source: Dataset) -> None:
+    row = source.metrics.get("first_zero_row")
+    if row is not None and not measure.traits.zero_rows:
+        raise InputError(
+            f"row {row} of {source.uri} is all zeros, which {measure.name} cannot compare: it has"
+            " no direction. Remove such rows before the import, or use a measure that takes them"
+            " (dot, euclidean)."
+        )
+
+
+def _story(source: Dataset, shape: Shape) -> Iterator[Round]:
+    shards = source.manifest.shards
+    offsets = np.concatenate([[0], np.cumsum([shard.rows for shard in shards])])
+    largest = max(shard.rows for shard in shards)
+    row_nbytes = 4 * shape.dim
+    leaders_nbytes = shape.fine * row_nbytes
+    yield Round(
+        "sample",
+        tuple(
+            Task(
+                f"sample-{s:06d}", "sample", {"shard": s, "first": int(offsets[s])}, leaders_nbytes
+            )
+            for s in range(len(shards))
+        ),
+    )
+    yield Round("leaders", (Task("leaders", "leaders", {}, 6 * leaders_nbytes),))
+    assign_nbytes = (
+        (3 * largest + 2 * shape.fine) * row_nbytes
+        + SLICE * shape.cells * 4
+        + largest * (4 * shape.fanout + 32)
+    )
+    yield Round(
+        "assign",
+        tuple(
+            Task(f"assign-{s:06d}", "assign", {"shard": s}, assign_nbytes)
+            for s in range(len(shards))
+        ),
+    )
+    yield Round(
+        "gather",
+        tuple(
+            Task(f"gather-{b:06d}", "gather", {"block": b}, _gather_nbytes(shape))
+            for b in range(shape.blocks)
+        ),
+    )
+
+
+def _gather_nbytes(shape: Shape) -> int:
+    rows = min(shape.block_rows, shape.rows)
+    return rows * (2 * 4 * shape.dim + 40 * shape.fanout + 64) + 16 * shape.fine
+
+
+def _sample(context: Context, task: Task) -> Record:
+    """This shard's share of the sampled rows, as they are; rows are drawn over the whole set."""
+    source = context.inputs["vectors"]
+    shape = _shape(context.config, source)
+    shard = source.manifest.shards[task.args["shard"]]
+    drawn = _drawn(context, shape) - task.args["first"]
+    local = drawn[(drawn >= 0) & (drawn < shard.rows)]
+    vectors = _vectors(context, shard)[local].astype(np.float32)
+    return Record(task.key, {"vectors": context.write_array("sample", vectors)})
+
+
+def _drawn(context: Context, shape: Shape) -> Ids:
+    rows = context.rng("leaders").choice(shape.rows, shape.fine, replace=False, shuffle=False)
+    return np.sort(rows).astype(np.int64)
+
+
+def _leaders(context: Context, task: Task) -> Record:
+    """Which sampled rows lead cells, in an order that keeps near cells together."""
+    measure = resolve(context.config.measure)
+    surrogate = measure_surrogate(measure)
+    shape = _shape(context.config, context.inputs["vectors"])
+    sample = np.concatenate([context.load(r.objects["vectors"]) for r in context.records("sample")])
+    prepared = _as_surrogate(surrogate, measure, measure.prepare(sample))
+    chosen = context.rng("cells").choice(len(sample), shape.cells, replace=False)
+    chosen = chosen[order_leaders(prepared.vectors[chosen])]
+    leaders = prepared.take(chosen)
+    cell = _nearest(surrogate, prepared, leaders, 1)[:, 0].astype(np.int64)
+    cell[chosen] = np.arange(shape.cells)  # an identical leader must not empty another's cell
+    fine = np.concatenate(
+        [rows[order_leaders(prepared.vectors[rows])] for rows in _by_cell(cell, shape.cells)]
+    )
+    starts = np.searchsorted(cell[fine], np.arange(shape.cells + 1))
+    return Record(
+        task.key,
+        {
+            "leaders": context.write_array("leaders", leaders.vectors),
+            "leader_terms": context.write_array("leaders", _terms(leaders)),
+            "fine": context.write_array("leaders", prepared.vectors[fine]),
+            "fine_terms": context.write_array("leaders", _terms(prepared.take(fine))),
+            "fine_starts": context.write_array("leaders", starts.astype(np.int64)),
+        },
+    )
+
+
+def _by_cell(cell: Array, cells: int) -> list[Ids]:
+    order = np.argsort(cell, kind="stable")
+    return np.split(order, np.searchsorted(cell[order], np.arange(1, cells)))
+
+
+def _assign(context: Context, task: Task) -> Record:
+    """Nearest cells of a shard's rows, and the shard's rows in order of (fine leader, row)."""
+    from simdist.compiled.assign import bucket_order  # noqa: PLC0415 - numba only on workers
+
+    measure = resolve(context.config.measure)
+    surrogate = measure_surrogate(measure)
+    source = context.inputs["vectors"]
+    shape = _shape(context.config, source)
+    found = context.records("leaders")[0].objects
+    leaders = Prepared(context.load(found["leaders"]), context.load(found["leader_terms"]))
+    fine = Prepared(context.load(found["fine"]), context.load(found["fine_terms"]))
+    fine_starts = context.load(found["fine_starts"])
+    raw = _vectors(context, source.manifest.shards[task.args["shard"]])
+    rows = _as_surrogate(surrogate, measure, measure.prepare(raw))
+    cells = _nearest(surrogate, rows, leaders, shape.fanout, check=context.check)
+    code = np.empty(len(rows), np.int64)
+    for cell, members in enumerate(_by_cell(cells[:, 0], shape.cells)):
+        if len(members):
+            span = slice(fine_starts[cell], fine_starts[cell + 1])
+            near = _nearest(surrogate, rows.take(members), fine.take(span), 1)[:, 0]
+            code[members] = near + fine_starts[cell]
+    order = np.empty(len(rows), np.int64)
+    starts = np.empty(shape.fine + 1, np.int64)
+    bucket_order(code, shape.fine, order, starts)
+    return Record(
+        task.key,
+        {
+            "cells": context.write_array("cells", cells),
+            "order": context.write_array("order", order.astype(np.int32)),
+            "starts": context.write_array("order", starts),
+        },
+    )
+
+
+def _gather(context: Context, task: Task) -> Record:
+    """The rows of one block of cell order, collected from every shard, and its cells' members."""
+    from simdist.compiled.assign import bucket_order  # noqa: PLC0415 - numba only on workers
+
+    measure = resolve(context.config.measure)
+    source = context.inputs["vectors"]
+    shape = _shape(context.config, source)
+    first = task.args["block"] * shape.block_rows
+    last = min(first + shape.block_rows, shape.rows)
+    counts = np.stack(
+        [np.diff(context.load(r.objects["starts"])) for r in context.records("assign")]
+    )
+    before = np.concatenate([[0], np.cumsum(counts.sum(axis=0))])
+    place = before[:-1] + np.cumsum(counts, axis=0) - counts  # [shards, fine]: position of each run
+    touched = slice(
+        int(np.searchsorted(before, first, side="right")) - 1, int(np.searchsorted(before, last))
+    )
+    numbers = np.empty(last - first, np.int64)
+    cells = np.empty((last - first, shape.fanout), np.int32)
+    vectors = np.empty((last - first, shape.dim), np.float32)
+    offset = 0
+    for s, record in enumerate(context.records("assign")):
+        context.check()
+        shard = source.manifest.shards[s]
+        local, positions = _runs(context, record, place[s], touched, first, last)
+        if len(local):
+            vectors[positions] = _vectors(context, shard)[local]
+            cells[positions] = context.load(record.objects["cells"])[local]
+            numbers[positions] = offset + local
+        offset += shard.rows
+    prepared = measure.prepare(vectors)
+    flat = cells.ravel()
+    order = np.empty(len(flat), np.int64)
+    starts = np.empty(shape.cells + 1, np.int64)
+    bucket_order(flat, shape.cells, order, starts)
+    order = order[: starts[-1]]
+    objects = {
+        "vectors": context.write_array("block", prepared.vectors),
+        "rows": context.write_array("rows", numbers),
+        "cells": context.write_array("cells", cells),
+        "members": context.write_array("members", (order // shape.fanout).astype(np.int32)),
+        "starts": context.write_array("starts", starts),
+        "ranks": context.write_array("ranks", (order % shape.fanout).astype(np.uint8)),
+    }
+    if prepared.terms is not None:
+        objects["terms"] = context.write_array("terms", prepared.terms)
+    sizes = np.zeros((shape.cells, shape.fanout), np.int64)
+    for rank in range(shape.fanout):
+        sizes[:, rank] = np.bincount(cells[:, rank], minlength=shape.cells)
+    objects["sizes"] = context.write_array("sizes", sizes)
+    return Record(task.key, objects)
+
+
+def _runs(
+    context: Context, record: Record, place: Ids, touched: slice, first: int, last: int
+) -> tuple[Int32, Ids]:
+    """A shard's rows that fall into [first, last) of cell order, and where in the block they go."""
+    starts = context.load(record.objects["starts"])
+    order = context.load(record.objects["order"])
+    low, high = starts[touched.start], starts[touched.stop]
+    local = order[low:high]
+    lengths = np.diff(starts[touched.start : touched.stop + 1])
+    run = np.repeat(np.arange(len(lengths)), lengths)
+    positions = place[touched][run] + np.arange(low, high) - starts[touched][run] - first
+    inside = (positions >= 0) & (positions < last - first)
+    return local[inside], positions[inside]
+
+
+def _manifest(shape: Shape, rounds: Rounds, context: Context) -> Commit:
+    """Blocks in cell order; the sum of their cell sizes; the leaders."""
+    found = rounds["leaders"][0].objects
+    records = rounds["gather"]
+    sizes = sum(context.load(r.objects["sizes"]) for r in records)
+    shards = []
+    for b, record in enumerate(records):
+        rows = min(shape.block_rows, shape.rows - b * shape.block_rows)
+        shards.append(Shard(rows, {r: o for r, o in record.objects.items() if r != "sizes"}))
+    return Commit(
+        rows=shape.rows,
+        shards=tuple(shards),
+        metrics={
+            "dim": shape.dim,
+            "cells": shape.cells,
+            "fanout": shape.fanout,
+            "block_rows": shape.block_rows,
+            "largest_cell": int(np.asarray(sizes)[:, 0].max()),
+        },
+        objects={
+            "leaders": found["leaders"],
+            "leader_terms": found["leader_terms"],
+            "sizes": context.write_array("sizes", np.asarray(sizes)),
+        },
+    )
+
+
+def _vectors(context: Context, shard: Shard) -> Array:
+    return context.load(shard.objects["vectors"], store=context.inputs["vectors"].store)
+
+
+def _as_surrogate(surrogate: Measure, measure: Measure, rows: Prepared) -> Prepared:
+    return rows if surrogate == measure else surrogate.prepare(rows.vectors)
+
+
+def _terms(rows: Prepared) -> Float32:
+    return np.zeros(len(rows), np.float32) if rows.terms is None else rows.terms
+
+
+def _nearest(
+    surrogate: Measure,
+    rows: Prepared,
+    leaders: Prepared,
+    count: int,
+    *,
+    check: Callable[[], None] | None = None,
+) -> Int32:
+    """[n, count] nearest leaders of every row, nearest first; -1 where there are fewer."""
+    from simdist.compiled.assign import nearest_columns  # noqa: PLC0415 - numba only on workers
+
+    out = np.empty((len(rows), count), np.int32)
+    terms = _terms(leaders)
+    for start in range(0, len(rows), SLICE):
+        if check is not None:
+            check()
+        part = slice(start, start + SLICE)
+        nearest_columns(rows.vectors[part] @ leaders.vectors.T, terms, out[part])
+    return out
+
+
+COMPUTE: Mapping[str, Callable[[Context, Task], Record]] = {
+    "sample": _sample,
+    "leaders": _leaders,
+    "assign": _assign,
+    "gather": _gather,
+}

@@ -1,0 +1,24 @@
+"""The stage `import_vectors`: files of vectors become a dataset named by its content.
+
+    sources     a path, glob or prefix ──> sorted listing (uri, size, etag, Hive columns)
+    formats     one file ──> rows, parts that can be read alone, schema; small batches
+    checking    a batch ──> vectors, ids, kept columns, or a refusal naming file and row
+    survey      all files ──> one numbering of rows, and the cut into tasks
+    shards      batches of any length ──> shards of one length; hashes of ids
+    duplicates  hashes, bucket by bucket ──> the first id that appears twice
+    stage       rounds survey, read, ids, and the commit
+
+Memory follows d and the kept columns, never the files: rows stream from the file's pages into the
+shard being filled, and no task sees all ids.
+"""
+
+from simdist.stages.vectors.stage import (
+    ImportConfig,
+    ImportVectors,
+    Summary,
+    describe,
+    forecast,
+    scan,
+)
+
+__all__ = ["ImportConfig", "ImportVectors", "Summary", "describe", "forecast", "scan"]

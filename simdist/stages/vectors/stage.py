@@ -1,0 +1,375 @@
+"""The rounds of an import, and the identity of what it commits.
+
+    survey  a task per few files    rows, parts, d, types: metadata      ─┐
+    read    a task per few shards   shards [R, d] and rows(row, id, ...)  ├─> commit, named by the
+    ids     a task per bucket       the first id that appears twice      ─┘   sha256s of its shards
+
+The job itself is named by its listing (uri, size, etag), under which its records lie; a memo leads
+from there to the content's fingerprint. So an unchanged listing is not read again, and the same
+content under other names, elsewhere or later, is the same dataset.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, astuple, dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pyarrow as pa
+
+from simdist.errors import ConfigError, InputError
+from simdist.runner.plan import Commit, Forecast, Job, Record, Round, Rounds, Task
+from simdist.stages.vectors.checking import Place, Wanted, first_zero_row, rows_of, vectors_of
+from simdist.stages.vectors.duplicates import bucket_count, bucket_nbytes, first_duplicate, gather
+from simdist.stages.vectors.formats import BUFFER_NBYTES, NPY_COLUMN, Span, batches, layout
+from simdist.stages.vectors.shards import RUN_ROWS, ShardWriter, shard_rows
+from simdist.stages.vectors.sources import Source, find, remote_root
+from simdist.stages.vectors.survey import (
+    FileFacts,
+    Plan,
+    decode_schema,
+    encode_schema,
+    plan_of,
+    survey,
+)
+from simdist.store.datasets import Shard
+from simdist.types import Json, ObjectRef
+
+if TYPE_CHECKING:
+    from simdist.runner.context import Context
+    from simdist.store.objects import Objects
+
+__all__ = ["ImportConfig", "ImportVectors", "Summary", "describe", "forecast", "scan"]
+
+FILES_PER_TASK = 16  # of the survey: a footer each, mostly waiting
+BATCHES_PER_SHARD = 8
+BASE_NBYTES = 24 << 20  # of a task, whatever it reads: decoding, compression, the client's buffers
+
+
+@dataclass(frozen=True, slots=True)
+class ImportConfig:
+    """What to import: a listing of files, and which of their columns.
+
+    sources: as `scan` found them, sorted by uri; this order, then file order, is the row order.
+    vector: column of vectors. id: column of unique ids, None to number the rows. keep: columns that
+    travel along. objects: the store the sources lie on; None for local files.
+    """
+
+    sources: tuple[Source, ...]
+    vector: str
+    id: str | None = None
+    keep: tuple[str, ...] = ()
+    objects: Objects | None = field(default=None, compare=False, repr=False)
+
+    def to_json(self) -> dict[str, Json]:
+        return {**self.content(), "sources": [source.to_json() for source in self.sources]}
+
+    def content(self) -> dict[str, Json]:
+        """The part that is about content: what a committed manifest may say."""
+        return {"vector": self.vector, "id": self.id, "keep": list(self.keep)}
+
+    @property
+    def wanted(self) -> Wanted:
+        return Wanted(self.vector, self.id, self.keep)
+
+    @property
+    def partition_types(self) -> dict[str, pa.DataType]:
+        """Types of the Hive columns: int64 where all values are whole numbers, else string."""
+        return dict(_partition_types(self.sources))
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What an import will hold, from metadata. dtype: "float16" or "float32"."""
+
+    rows: int
+    dim: int
+    dtype: str
+    files: int
+    nbytes: int  # of the source files
+
+
+def scan(
+    path: str,
+    *,
+    vector: str | None = None,
+    id: str | None = None,
+    keep: Iterable[str] = (),
+    options: Mapping[str, Any] | None = None,
+) -> ImportConfig:
+    """List the files of a path, glob, directory, prefix or `datasets://name`, for import.
+
+    vector: may be left out for .npy files only. options: for s3://, as `open_store` takes them.
+    Raises InputError where nothing is found, ConfigError where the columns make no sense.
+    """
+    root = remote_root(path)
+    if root is None and options:
+        raise ConfigError(
+            f"{path} is local and takes no options, got {sorted(options)}; they are for s3://"
+        )
+    objects = None if root is None else _open(root, options or {})
+    sources = find(path, objects=objects)
+    kept = (keep,) if isinstance(keep, str) else tuple(keep)
+    if sources[0].format == "npy":
+        named = [name for name in (vector, id) if name is not None]
+        if named:
+            raise ConfigError(
+                f"{sources[0].uri} is a matrix without column names, got {named}: leave out vector"
+                " and id, and the rows are numbered. For ids, write Parquet."
+            )
+        return ImportConfig(sources, NPY_COLUMN, None, kept, objects)
+    if vector is None:
+        names = ", ".join(layout(sources[0], objects).schema.names)
+        raise ConfigError(
+            f"vector= is needed to import {path}: which column holds the vectors? Its columns are:"
+            f" {names}."
+        )
+    for name in kept:
+        if name in {"row", "id", vector} or kept.count(name) > 1:
+            raise ConfigError(
+                f"keep names {name!r}: row, id and the vectors are always imported, and a column"
+                " travels along once. Leave it out, or rename the column."
+            )
+    return ImportConfig(sources, vector, id, kept, objects)
+
+
+def describe(config: ImportConfig) -> Summary:
+    """Rows and d from metadata, without reading vectors (JSON lines and Arrow streams, which have
+    none, are read through). Raises InputError as the import itself would."""
+    types = config.partition_types
+
+    def look(source: Source) -> FileFacts:
+        return survey(source, config.objects, config.wanted, types)
+
+    with ThreadPoolExecutor(16, thread_name_prefix="simdist-describe") as pool:
+        plan = plan_of(config.sources, list(pool.map(look, config.sources)))
+    nbytes = sum(source.nbytes for source in config.sources)
+    return Summary(plan.rows, plan.dim, plan.dtype, len(config.sources), nbytes)
+
+
+def forecast(config: ImportConfig, n: int, d: int) -> Forecast:
+    """Tasks, peak and bytes written of importing n rows of d float32 elements."""
+    size = shard_rows(d)
+    shards = -(-n // size)
+    reads = -(-shards // min(max(1, shards // 16), 8))
+    surveys = -(-len(config.sources) // FILES_PER_TASK)
+    buckets = 0 if config.id is None else bucket_count(n)
+    peak = _read_nbytes(d, row_nbytes=64, columns=len(config.keep) + 2, rows=n, part_nbytes=0)
+    return Forecast(surveys + reads + buckets, max(peak, bucket_nbytes(n)), 0.0, n * (4 * d + 40))
+
+
+class ImportVectors:
+    """See the module docstring. A *vectors* dataset: shards {"vectors": [R, d] .npy float16 or
+    float32, "rows": Parquet(row, id, kept columns)}, all of R rows but the last, with
+    R = `shard_rows(d)`; metrics dim, dtype, id, shard_rows, first_zero_row."""
+
+    name: ClassVar[str] = "import_vectors"
+    VERSION: ClassVar[int] = 1
+
+    def next(self, job: Job, rounds: Rounds, context: Context) -> Round | Commit:
+        config: ImportConfig = job.config
+        if "survey" not in rounds:
+            return Round("survey", tuple(_survey_tasks(config)))
+        plan = _plan(config, rounds["survey"])
+        if "read" not in rounds:
+            return Round("read", tuple(_read_tasks(config, plan)))
+        if config.id is not None:
+            if "ids" not in rounds:
+                return Round("ids", tuple(_id_tasks(plan)))
+            _refuse_duplicates(config.id, plan, rounds["ids"])
+        return _commit(self, config, plan, rounds["read"])
+
+    def compute(self, context: Context, task: Task) -> Record:
+        kinds = {"survey": _survey, "read": _read, "ids": _ids}
+        return kinds[task.kind](context, task)
+
+
+def _survey_tasks(config: ImportConfig) -> Iterable[Task]:
+    for number, first in enumerate(range(0, len(config.sources), FILES_PER_TASK)):
+        args = {"first": first}
+        yield Task(f"survey-{number:05d}", "survey", args, nbytes=BASE_NBYTES + 2 * BUFFER_NBYTES)
+
+
+def _survey(context: Context, task: Task) -> Record:
+    config: ImportConfig = context.config
+    first = task.args["first"]
+    types = config.partition_types
+    files = []
+    for source in config.sources[first : first + FILES_PER_TASK]:
+        context.check()
+        files.append(survey(source, config.objects, config.wanted, types).to_json())
+    return Record(task.key, facts={"files": files})
+
+
+def _plan(config: ImportConfig, surveys: Sequence[Record]) -> Plan:
+    files = [FileFacts.from_json(facts) for record in surveys for facts in record.facts["files"]]
+    return plan_of(config.sources, files)
+
+
+def _read_tasks(config: ImportConfig, plan: Plan) -> Iterable[Task]:
+    schema = encode_schema(plan.schema)
+    for number, run in enumerate(plan.runs()):
+        args = {
+            "first": run.first,
+            "spans": [[file, *astuple(span)] for file, span in run.spans],
+            "dim": plan.dim,
+            "dtype": plan.dtype,
+            "schema": schema,
+        }
+        nbytes = _read_nbytes(
+            plan.dim,
+            row_nbytes=plan.row_nbytes,
+            columns=len(config.wanted.names),
+            rows=run.rows if config.id is not None else 0,
+            part_nbytes=run.part_nbytes,
+        )
+        yield Task(f"read-{number:05d}", "read", args, nbytes)
+
+
+def _read_nbytes(dim: int, *, row_nbytes: int, columns: int, rows: int, part_nbytes: int) -> int:
+    """What a read task holds. rows: those whose ids are hashed; columns: read from the file."""
+    size = shard_rows(dim)
+    batch = -(-size // BATCHES_PER_SHARD)
+    vectors = 4 * dim * (size + 3 * batch)  # the shard; a batch as decoded, narrowed, checked
+    table = 3 * row_nbytes * (size + batch)  # the shard's rows, joined, and as Parquet
+    hashes = 48 * min(rows, RUN_ROWS)  # with their order and sorted copies
+    return BASE_NBYTES + vectors + table + hashes + columns * BUFFER_NBYTES + part_nbytes
+
+
+def _read(context: Context, task: Task) -> Record:
+    config: ImportConfig = context.config
+    dim, dtype = task.args["dim"], task.args["dtype"]
+    schema = decode_schema(task.args["schema"])
+    wanted = config.wanted
+    number = first = task.args["first"]
+    writer = ShardWriter(
+        context, first_row=first, dim=dim, dtype=dtype, schema=schema, hashed=config.id is not None
+    )
+    zero: int | None = None
+    for file, *values in task.args["spans"]:
+        source, span = config.sources[file], Span(*values)
+        row = span.first
+        stored = [name for name in wanted.names if name not in dict(source.partitions)]
+        for batch in batches(
+            source,
+            config.objects,
+            columns=stored,
+            span=span,
+            batch_rows=-(-shard_rows(dim) // BATCHES_PER_SHARD),
+        ):
+            context.check()
+            place = Place(source.uri, row, number)
+            column = batch.column(wanted.vector)
+            vectors = vectors_of(column, wanted.vector, place, dim=dim, dtype=dtype)
+            if zero is None and (found := first_zero_row(vectors)) is not None:
+                zero = number + found
+            writer.add(vectors, rows_of(batch, source, wanted, schema, place))
+            row += len(batch)
+            number += len(batch)
+    writer.close()
+    objects: dict[str, ObjectRef] = {}
+    for role, refs in (("vectors", writer.vectors), ("rows", writer.rows), ("hashes", writer.runs)):
+        objects |= {f"{role}-{place:04d}": ref for place, ref in enumerate(refs)}
+    facts = {"rows": number - first, "shards": len(writer.vectors), "first_zero_row": zero}
+    return Record(task.key, objects, facts)
+
+
+def _id_tasks(plan: Plan) -> Iterable[Task]:
+    buckets = bucket_count(plan.rows)
+    size = shard_rows(plan.dim)
+    for bucket in range(buckets):
+        args = {"bucket": bucket, "buckets": buckets, "shard_rows": size}
+        nbytes = BASE_NBYTES + bucket_nbytes(plan.rows) + 2 * size * plan.row_nbytes
+        yield Task(f"ids-{bucket:05d}", "ids", args, nbytes)
+
+
+def _ids(context: Context, task: Task) -> Record:
+    records = context.records("read")
+    runs = (context.load(ref) for record in records for ref in _role(record, "hashes"))
+    hashes, rows = gather(runs, task.args["bucket"], task.args["buckets"])
+    tables = [ref for record in records for ref in _role(record, "rows")]
+    size = task.args["shard_rows"]
+
+    @lru_cache(maxsize=2)
+    def ids_of_shard(shard: int) -> pa.ChunkedArray:
+        return context.table(tables[shard], ["id"]).column("id")
+
+    found = first_duplicate(hashes, rows, lambda row: ids_of_shard(row // size)[row % size].as_py())
+    return Record(task.key, facts={} if found is None else {"duplicate": asdict(found)})
+
+
+def _refuse_duplicates(name: str, plan: Plan, records: Sequence[Record]) -> None:
+    found = [record.facts["duplicate"] for record in records if record.facts]
+    if not found:
+        return
+    first = min(found, key=lambda duplicate: int(duplicate["second"]))
+    repeats = sum(duplicate["repeats"] for duplicate in found)
+    raise InputError(
+        f"id {first['id']!r} in column {name!r} appears twice: {plan.where(first['first'])} and"
+        f" {plan.where(first['second'])}; ids must be unique. In all, {repeats} of {plan.rows} rows"
+        " repeat an earlier id. Keep one row of each, or leave id out to number the rows."
+    )
+
+
+def _commit(
+    stage: ImportVectors, config: ImportConfig, plan: Plan, records: Sequence[Record]
+) -> Commit:
+    size = shard_rows(plan.dim)
+    vectors = [ref for record in records for ref in _role(record, "vectors")]
+    rows = [ref for record in records for ref in _role(record, "rows")]
+    shards = tuple(
+        Shard(min(size, plan.rows - number * size), {"vectors": pair[0], "rows": pair[1]})
+        for number, pair in enumerate(zip(vectors, rows, strict=True))
+    )
+    zeros = [record.facts["first_zero_row"] for record in records]
+    metrics = {
+        "dim": plan.dim,
+        "dtype": plan.dtype,
+        "id": "row" if config.id is None else str(plan.schema.field("id").type),
+        "shard_rows": size,
+        "first_zero_row": min((zero for zero in zeros if zero is not None), default=None),
+    }
+    identity = {
+        "stage": stage.name,
+        "version": stage.VERSION,
+        "config": config.content(),
+        "shards": [[ref.sha256 for ref in pair] for pair in zip(vectors, rows, strict=True)],
+    }
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    content = hashlib.sha256(canonical.encode()).hexdigest()[:32]
+    return Commit(plan.rows, shards, metrics, fingerprint=content, config=config.content())
+
+
+def _role(record: Record, role: str) -> list[ObjectRef]:
+    """Objects `role-0000`, `role-0001`, ... of a record, in order."""
+    return [record.objects[key] for key in sorted(record.objects) if key.startswith(f"{role}-")]
+
+
+def _open(root: str, options: Mapping[str, Any]) -> Objects:
+    from simdist.store.objects import Objects  # noqa: PLC0415 - local imports need no client
+    from simdist.store.place import Place as StorePlace  # noqa: PLC0415
+
+    return Objects(StorePlace.parse(root, options))
+
+
+@lru_cache(maxsize=8)
+def _partition_types(sources: tuple[Source, ...]) -> tuple[tuple[str, pa.DataType], ...]:
+    values: dict[str, list[str]] = {}
+    for source in sources:
+        for name, text in source.partitions:
+            values.setdefault(name, [])
+            if text is not None:
+                values[name].append(text)
+    return tuple(
+        (name, pa.int64() if texts and all(map(_is_whole, texts)) else pa.string())
+        for name, texts in values.items()
+    )
+
+
+def _is_whole(text: str) -> bool:
+    return re.fullmatch(r"-?(0|[1-9]\d{0,17})", text) is not None  # "007" is a name, not a number

@@ -1,0 +1,121 @@
+"""How obstore is set up for each kind of place, and what its failures say to a person."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from simdist.errors import StoreError
+from simdist.store.credentials import ProfileCredentials, has_keys
+from simdist.store.place import Options, Place, redact
+
+if TYPE_CHECKING:
+    from obstore.store import MemoryStore, S3Store
+
+__all__ = ["cause", "connect", "failures", "hopeless"]
+
+_memories: dict[str, MemoryStore] = {}  # memory:// stores of this process, by name
+_memories_lock = threading.Lock()
+
+
+def connect(place: Place, *, create: bool) -> Any:
+    """The client for a place. FileNotFoundError for an absent directory, unless `create`."""
+    from obstore.store import LocalStore, MemoryStore  # noqa: PLC0415
+
+    if place.scheme == "s3":
+        return _connect_s3(place)
+    if place.scheme == "memory":
+        with _memories_lock:
+            return _memories.setdefault(place.root, MemoryStore())
+    if not create and not Path(place.root).is_dir():
+        raise FileNotFoundError(place.root)  # reading a mistyped path must not create it
+    try:
+        return LocalStore(place.root, mkdir=create)
+    except OSError as error:
+        raise StoreError(f"cannot open store {place.uri}: {error.strerror or error}") from error
+
+
+def _connect_s3(place: Place) -> S3Store:
+    from obstore.store import S3Store  # noqa: PLC0415
+
+    options = place.options
+    config: dict[str, Any] = {
+        "region": options.region or "us-east-1",
+        "virtual_hosted_style_request": options.endpoint is None,
+        "conditional_put": "etag",
+        "skip_signature": options.anonymous,
+    }
+    if options.endpoint is not None:
+        config["endpoint"] = config["aws_endpoint_url_s3"] = options.endpoint
+    provider = None
+    if options.access_key_id is not None and options.secret_access_key is not None:
+        config["access_key_id"] = options.access_key_id.reveal()
+        config["secret_access_key"] = options.secret_access_key.reveal()
+        config["session_token"] = options.session_token.reveal() if options.session_token else None
+    elif not options.anonymous and not os.environ.get("AWS_ACCESS_KEY_ID"):
+        provider = ProfileCredentials(options.profile) if has_keys(options.profile) else None
+    return S3Store(
+        place.root,
+        prefix=place.prefix or None,
+        config=cast(Any, {name: value for name, value in config.items() if value is not None}),
+        client_options={
+            "allow_http": (options.endpoint or "").startswith("http://"),
+            "connect_timeout": "5s",
+            "timeout": "120s",  # of one request, which carries one part at most
+        },
+        retry_config={
+            "max_retries": 8,
+            "retry_timeout": timedelta(seconds=60),
+            "backoff": {
+                "init_backoff": timedelta(milliseconds=100),
+                "base": 2,
+                "max_backoff": timedelta(seconds=5),
+            },
+        },
+        credential_provider=provider,
+    )
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What the client raises when the backend fails."""
+    from obstore.exceptions import BaseError  # noqa: PLC0415
+
+    return (BaseError, OSError, ValueError)
+
+
+def hopeless(error: Exception) -> bool:
+    """Whether asking again cannot help: refused, not supported, no such bucket."""
+    from obstore import exceptions as e  # noqa: PLC0415
+
+    refused = (e.PermissionDeniedError, e.UnauthenticatedError, e.NotSupportedError)
+    return isinstance(error, (*refused, FileNotFoundError, ValueError))
+
+
+def cause(error: Exception | None, options: Options) -> str:
+    """What went wrong and what to do, in a line without credentials."""
+    from obstore import exceptions as e  # noqa: PLC0415
+
+    text = redact(
+        _SERVER_ANSWER.sub(_summary, str(error).partition("\n\nDebug source")[0]), options
+    )
+    line = " ".join(text.split())[:400].rstrip(".:")
+    refused = isinstance(error, e.PermissionDeniedError | e.UnauthenticatedError)
+    if refused or "403 Forbidden" in line or "401 Unauthorized" in line:
+        hint = "Check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, ~/.aws) and their rights."
+    elif isinstance(error, FileNotFoundError):
+        hint = "Check that the bucket or directory exists."
+    else:
+        hint = "What was written stays: run again to go on."
+    return f"{type(error).__name__}: {line}. {hint}"
+
+
+_SERVER_ANSWER = re.compile(r"<\?xml.*", re.DOTALL)
+
+
+def _summary(answer: re.Match[str]) -> str:
+    """Code and message of a server's answer: the rest quotes the request, signature included."""
+    return " ".join(re.findall(r"<(?:Code|Message)>(.*?)</", answer[0], re.DOTALL))
