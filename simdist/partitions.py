@@ -25,6 +25,7 @@ many rows have cell c as their nearest, second nearest, ...
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -39,11 +40,24 @@ if TYPE_CHECKING:
     from simdist.compiled.blocks import Blocks
     from simdist.store.datasets import Dataset
 
-__all__ = ["Partition", "block_rows", "cell_count", "measure_surrogate", "order_leaders", "power_of_two"]
+__all__ = [
+    "SLICE",
+    "Partition",
+    "as_surrogate",
+    "block_rows",
+    "cell_count",
+    "measure_surrogate",
+    "nearest_cells",
+    "nearest_leaders",
+    "order_leaders",
+    "power_of_two",
+    "terms_of",
+]
 
 PARTITIONS_OPEN = 4  # kept mapped per process, so that tasks share them
 BLOCK_NBYTES = 32 << 20
 MIN_BLOCK_ROWS = 4096
+SLICE = 4096  # rows compared with the leaders at once
 BLOCKS_WANTED = 8  # enough to keep a few workers busy on small data
 
 
@@ -190,8 +204,6 @@ class Partition:
         return self.dataset.manifest.objects[role]
 
 
-
-
 _opened: dict[tuple[str, str], Partition] = {}
 
 
@@ -213,3 +225,47 @@ def order_leaders(vectors: Float32) -> Ids:
         stack.append(chosen[along[half:]])
         stack.append(chosen[along[:half]])
     return np.concatenate(ordered)
+
+
+def as_surrogate(surrogate: Measure, measure: Measure, rows: Prepared) -> Prepared:
+    """Rows prepared for a measure, made ready for the surrogate of it."""
+    return rows if surrogate == measure else surrogate.prepare(rows.vectors)
+
+
+def terms_of(rows: Prepared) -> Float32:
+    """Additive terms, zeros where there are none."""
+    return np.zeros(len(rows), np.float32) if rows.terms is None else rows.terms
+
+
+def nearest_leaders(
+    rows: Prepared,
+    leaders: Prepared,
+    count: int,
+    *,
+    check: Callable[[], None] | None = None,
+) -> Int32:
+    """[n, count] nearest leaders of every row, nearest first; -1 where there are fewer. Both are
+    prepared for one surrogate measure."""
+    from simdist.compiled.assign import nearest_columns  # noqa: PLC0415 - numba only on workers
+
+    out = np.empty((len(rows), count), np.int32)
+    terms = terms_of(leaders)
+    for start in range(0, len(rows), SLICE):
+        if check is not None:
+            check()
+        part = slice(start, start + SLICE)
+        nearest_columns(rows.vectors[part] @ leaders.vectors.T, terms, out[part])
+    return out
+
+
+def nearest_cells(
+    partition: Partition,
+    rows: Prepared,
+    count: int,
+    *,
+    check: Callable[[], None] | None = None,
+) -> Int32:
+    """[n, count] nearest cells of rows prepared for the partition's measure."""
+    surrogate = measure_surrogate(partition.measure)
+    near = as_surrogate(surrogate, partition.measure, rows)
+    return nearest_leaders(near, partition.leaders, count, check=check)

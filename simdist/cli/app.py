@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -308,7 +307,3 @@ def _age(text: str) -> timedelta:
             "d": timedelta(days=1),
         }[found[2]]
     )
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -14,13 +14,15 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import shutil
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import count
+from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import cloudpickle  # type: ignore[import-untyped]
@@ -31,8 +33,9 @@ from distributed.client import FutureCancelledError
 from simdist.engine import threads
 from simdist.engine.base import Engine, Ref, Scratch, no_timely_end, refuse_nested
 from simdist.engine.completion import Completion, in_order_of_end
+from simdist.engine.flags import Flags
 from simdist.engine.scratch import FileScratch
-from simdist.engine.task import Failure, Stored, encode, import_all, run_packed, unpack
+from simdist.engine.task import Failure, Stored, Work, encode, import_all, run_packed, unpack
 from simdist.engine.versions import probe, refuse_differences
 from simdist.errors import Cancelled, ConfigError, EngineError, TaskFailed
 from simdist.types import Array
@@ -77,14 +80,13 @@ class DaskEngine(Engine):
         self._tag = uuid4().hex[:8]  # two engines on one scheduler must not share keys
         self._closing = ExitStack()
         self._closed = False
+        self._flags: Flags | None = None
         try:
             self._address = address or self._start(workers or threads.cpus_here())
             self._client = self._connect()
-            if self._scratch is None and _on_this_machine(self._address):
-                own = FileScratch()
-                self._closing.callback(own.close)
-                self._scratch = own
-            self.workers = self._meet(workers if address is None else None)
+            self.workers = self._meet(1 if workers is None or address else workers)
+            if address is None:
+                self._client.register_plugin(_IgnoreInterrupt(), name="simdist-ignore-interrupt")
             self.warm("simdist.engine.task", "numpy", "threadpoolctl")
         except BaseException:
             self._closing.close()
@@ -97,9 +99,9 @@ class DaskEngine(Engine):
         refuse_nested(key, args)
         self._refuse_too_large(f"task {key}", nbytes=nbytes, cpus=cpus, most_cpus=1)
         self._refuse_closed(f"task {key}")
-        payload, upstream = encode(
-            fn, args, key=key, cpus=cpus, retries=self._retries, dumps=cloudpickle.dumps
-        )
+        flag = self._flags.new() if self._flags else None
+        work = Work(fn, args, key, cpus, self._retries, flag)
+        payload, upstream = encode(work, dumps=cloudpickle.dumps)
         future = self._client.submit(
             _on_worker,
             payload,
@@ -107,7 +109,7 @@ class DaskEngine(Engine):
             key=f"{key}-{self._tag}-{next(self._counter)}",
             pure=False,
         )
-        return Ref(key, _Pending(future))
+        return Ref(key, _Pending(future, flag))
 
     def put(self, array: Array) -> Ref:
         key = f"put-{next(self._counter)}"
@@ -148,6 +150,8 @@ class DaskEngine(Engine):
         live = [r.handle for r in refs if isinstance(r.handle, _Pending) and not r.handle.ended]
         for pending in live:
             pending.cancelled = True
+            if pending.flag is not None:
+                Path(pending.flag).touch()
         if live and self._client.status == "running":
             self._client.cancel([pending.future for pending in live])
         for pending in live:
@@ -209,19 +213,32 @@ class DaskEngine(Engine):
         self._closing.callback(client.close, timeout=CLOSE_SECONDS)
         return client
 
-    def _meet(self, expected: int | None) -> int:
-        """Wait for the workers, check their versions; how many tasks they run at once."""
+    def _meet(self, expected: int) -> int:
+        """Wait for the workers, see what they are like; how many tasks they run at once."""
         try:
-            self._client.wait_for_workers(expected or 1, timeout=START_SECONDS)
+            self._client.wait_for_workers(expected, timeout=START_SECONDS)
         except TimeoutError as error:
             raise EngineError(
-                f"{self._address} had no {expected or 1} workers within {START_SECONDS:g} s: "
+                f"{self.where} had no {expected} workers within {START_SECONDS:g} s: "
                 "start workers, or look at their logs"
             ) from error
-        versions = probe()
-        refuse_differences(versions(), self._client.run(versions))
+        flags = Flags()
+        self._closing.callback(flags.close)
+        look = probe(str(flags.folder))
+        answers = self._client.run(look)
+        refuse_differences(look()[0], {name: found for name, (found, _) in answers.items()})
+        if all(sees for _, sees in answers.values()):
+            self._use_this_machine(flags)
         running = self._client.scheduler_info(n_workers=-1)["workers"].values()
         return sum(int(worker["nthreads"]) for worker in running)
+
+    def _use_this_machine(self, flags: Flags) -> None:
+        """Workers see this machine's files: tasks may be cancelled and arrays put by files."""
+        self._flags = flags
+        if self._scratch is None:
+            own = FileScratch()
+            self._closing.callback(own.close)
+            self._scratch = own
 
     def _refuse_closed(self, what: str) -> None:
         if self._closed:
@@ -241,13 +258,22 @@ class DaskEngine(Engine):
 class _Pending(Completion):
     """A Dask future and its end, as seen from this process."""
 
-    __slots__ = ("cancelled", "future")
+    __slots__ = ("cancelled", "flag", "future")
 
-    def __init__(self, future: distributed.Future) -> None:
+    def __init__(self, future: distributed.Future, flag: str | None) -> None:
         super().__init__()
         self.cancelled = False
+        self.flag = flag
         self.future = future
         future.add_done_callback(lambda _: self.end())
+
+
+class _IgnoreInterrupt(distributed.WorkerPlugin):  # type: ignore[misc]
+    """Ctrl-C reaches every process of a terminal: it is the driver's to answer, by closing."""
+
+    def setup(self, worker: distributed.Worker) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Warm(distributed.WorkerPlugin):  # type: ignore[misc]
@@ -266,10 +292,6 @@ def _on_worker(payload: bytes, *upstream: bytes) -> bytes:
 
 def _completion(ref: Ref) -> Completion:
     return ref.handle if isinstance(ref.handle, _Pending) else _ALREADY
-
-
-def _on_this_machine(address: str) -> bool:
-    return urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1")
 
 
 def _refuse_without_main_guard() -> None:

@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 
 from simdist.engine.base import Engine, Ref, Scratch, refuse_nested
 from simdist.engine.completion import Completion, in_order_of_end
-from simdist.engine.task import Failure, Stored, attempt, import_all
+from simdist.engine.task import Failure, Stored, attempt, cancelled, import_all
 from simdist.engine.threads import cpus_here
-from simdist.errors import Cancelled, EngineError
+from simdist.errors import EngineError
 from simdist.types import Array
 
 __all__ = ["LocalEngine"]
@@ -109,7 +109,7 @@ class LocalEngine(Engine):
         with self._state:
             for ref in refs:
                 if isinstance(ref.handle, _Task) and not ref.handle.completion.ended:
-                    self._end(ref.handle, _cancelled(ref.key))
+                    self._end(ref.handle, cancelled(ref.key))
 
     def slots(self, *, nbytes: int = 0, cpus: int = 1) -> int:
         self._refuse_too_large("such a task", nbytes=nbytes, cpus=cpus, most_cpus=self.workers)
@@ -123,7 +123,7 @@ class LocalEngine(Engine):
         with self._state:
             self._closed = True
             for task in list(self._unfinished):
-                self._end(task, _cancelled(task.key))
+                self._end(task, cancelled(task.key))
             self._state.notify_all()
         deadline = time.monotonic() + CLOSE_SECONDS
         for thread in self._threads:
@@ -231,10 +231,6 @@ def _value(arg: Any) -> Any:
 
 def _completion(ref: Ref) -> Completion:
     return ref.handle.completion if isinstance(ref.handle, _Task) else _ALREADY
-
-
-def _cancelled(key: str) -> Failure:
-    return Failure(key, Cancelled("was cancelled"), "")
 
 
 def _nothing() -> None:

@@ -25,14 +25,14 @@ from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 import psutil
 
 from simdist.engine import threads
 from simdist.engine.base import Engine, Ref, Scratch, no_timely_end, refuse_nested
+from simdist.engine.flags import Flags
 from simdist.engine.scratch import FileScratch
-from simdist.engine.task import Failure, Stored, encode, import_all, run_packed, unpack
+from simdist.engine.task import Failure, Stored, Work, encode, import_all, run_packed, unpack
 from simdist.engine.versions import probe, refuse_differences
 from simdist.errors import Cancelled, ConfigError, EngineError, TaskFailed
 from simdist.types import Array
@@ -94,16 +94,13 @@ class RayEngine(Engine):
         self._counter = count()
         self._closing = ExitStack()
         self._closed = False
-        self._address = address or "127.0.0.1 (own Ray)"
+        self._flags: Flags | None = None
+        self._address = address or "127.0.0.1"
         try:
             if address is None:
                 self._start(workers or threads.cpus_here())
             else:
                 self._connect(address)
-            if self._scratch is None and (address is None or _on_this_machine(address)):
-                own = FileScratch()
-                self._closing.callback(own.close)
-                self._scratch = own
             self._nodes = self._meet()
             self.workers = sum(self._nodes)
             self._run = ray.remote(max_retries=retries, retry_exceptions=False)(_on_worker)
@@ -119,11 +116,11 @@ class RayEngine(Engine):
         refuse_nested(key, args)
         self._refuse_too_large(f"task {key}", nbytes=nbytes, cpus=cpus, most_cpus=max(self._nodes))
         self._refuse_closed(f"task {key}")
-        payload, upstream = encode(
-            fn, args, key=key, cpus=cpus, retries=self._retries, dumps=cloudpickle.dumps
-        )
+        flag = self._flags.new() if self._flags else None
+        work = Work(fn, args, key, cpus, self._retries, flag)
+        payload, upstream = encode(work, dumps=cloudpickle.dumps)
         options = self._run.options(name=key, num_cpus=cpus)
-        return Ref(key, _Pending(options.remote(payload, *(up.ref for up in upstream))))
+        return Ref(key, _Pending(options.remote(payload, *(up.ref for up in upstream)), flag))
 
     def put(self, array: Array) -> Ref:
         if self._scratch is None:
@@ -171,8 +168,9 @@ class RayEngine(Engine):
         for ref in refs:
             if not _ended(ref):
                 ref.handle.cancelled = True
-                if not self._closed:
-                    ray.cancel(ref.handle.ref)
+                # Never `ray.cancel`: see flags.py. On other machines tasks end at their own check.
+                if ref.handle.flag is not None and not self._closed:
+                    Path(ref.handle.flag).touch()
 
     def slots(self, *, nbytes: int = 0, cpus: int = 1) -> int:
         self._refuse_too_large("such a task", nbytes=nbytes, cpus=cpus, most_cpus=max(self._nodes))
@@ -246,13 +244,16 @@ class RayEngine(Engine):
             self._closing.callback(signal.signal, signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
     def _meet(self) -> list[int]:
-        """Check the versions of every node's workers; cpus of each node."""
+        """See what every node's workers are like; cpus of each node."""
         nodes = [node for node in ray.nodes() if node["Alive"]]
         cpus = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in nodes}
         cpus = {node: number for node, number in cpus.items() if number}
         if not cpus:
             raise EngineError(f"{self.where} has no node with cpus: start Ray with --num-cpus")
-        ask = ray.remote(num_cpus=0)(probe())
+        flags = Flags()
+        self._closing.callback(flags.close)
+        look = probe(str(flags.folder))
+        ask = ray.remote(num_cpus=0)(look)
         answers = self._collect(
             [
                 ask.options(
@@ -261,7 +262,10 @@ class RayEngine(Engine):
                 for node in cpus
             ]
         )
-        refuse_differences(probe()(), dict(zip(cpus, answers, strict=True)))
+        versions = {node: found for node, (found, _) in zip(cpus, answers, strict=True)}
+        refuse_differences(look()[0], versions)
+        if all(sees for _, sees in answers):
+            self._use_this_machine(flags)
         return list(cpus.values())
 
     def _collect(self, handles: list[Any]) -> list[Any]:
@@ -276,14 +280,20 @@ class RayEngine(Engine):
             raise EngineError(f"workers of {self.where} cannot run simdist: {error}") from error
         return found
 
+    def _use_this_machine(self, flags: Flags) -> None:
+        """Workers see this machine's files: tasks may be cancelled and arrays put by files."""
+        self._flags = flags
+        if self._scratch is None:
+            own = FileScratch()
+            self._closing.callback(own.close)
+            self._scratch = own
+
     def _refuse_closed(self, what: str) -> None:
         if self._closed:
             raise EngineError(f"{what}: the engine on {self.where} is closed")
 
     def _broken(self, ref: Ref, error: failures.RayError) -> EngineError:
         reason = getattr(error, "cause", None) or error
-        if isinstance(reason, failures.TaskCancelledError):
-            return Cancelled(f"task {ref.key} was cancelled, or one it needs")
         if isinstance(reason, (failures.WorkerCrashedError, failures.NodeDiedError)):
             cause = EngineError(
                 f"its worker died {self._retries + 1} times while running it or a task it needs, "
@@ -296,10 +306,11 @@ class RayEngine(Engine):
 class _Pending:
     """A Ray ObjectRef, and whether it was cancelled here."""
 
-    __slots__ = ("cancelled", "ref")
+    __slots__ = ("cancelled", "flag", "ref")
 
-    def __init__(self, ref: Any) -> None:
+    def __init__(self, ref: Any, flag: str | None) -> None:
         self.cancelled = False
+        self.flag = flag
         self.ref = ref
 
 
@@ -375,8 +386,3 @@ def _is_ray(process: psutil.Process, before: set[int]) -> bool:
     with suppress(psutil.Error):
         return "ray" in " ".join(process.cmdline()).lower()
     return False
-
-
-def _on_this_machine(address: str) -> bool:
-    host = urlsplit(address if "://" in address else f"//{address}").hostname
-    return host in ("127.0.0.1", "localhost", "::1")

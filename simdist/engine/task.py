@@ -18,10 +18,10 @@ import pickle
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from simdist.engine import threads
+from simdist.engine import flags, threads
 from simdist.engine.base import ArrayHandle, Ref
 from simdist.errors import (
     Cancelled,
@@ -38,7 +38,9 @@ __all__ = [
     "Failure",
     "Stored",
     "Upstream",
+    "Work",
     "attempt",
+    "cancelled",
     "encode",
     "import_all",
     "pack",
@@ -89,6 +91,23 @@ class Failure:
         if self.cause is None or self.cause.__traceback__ is None:  # it came from another process
             failed.add_note(self.trace)
         return failed
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A task on its way to another process; `flag` stops it before it starts (`flags.py`)."""
+
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    key: str
+    cpus: int
+    retries: int
+    flag: str | None
+
+
+def cancelled(key: str) -> Failure:
+    """The end of a task that was cancelled before it ended."""
+    return Failure(key, Cancelled("was cancelled"), "")
 
 
 def transient(error: BaseException) -> bool:
@@ -145,49 +164,45 @@ def unpack(data: bytes) -> Any:
     return Failure(key, None if cause is None else _loads_error(cause), trace)
 
 
-def encode(
-    fn: Callable[..., Any],
-    args: Sequence[Any],
-    *,
-    key: str,
-    cpus: int,
-    retries: int,
-    dumps: Callable[[Any], bytes],
-) -> tuple[bytes, list[Any]]:
-    """(payload for `run_packed`, handles of the tasks it needs) of `fn(*args)`.
+def encode(work: Work, *, dumps: Callable[[Any], bytes]) -> tuple[bytes, list[Any]]:
+    """(payload for `run_packed`, handles of the tasks it needs).
 
     Pickled here rather than by the scheduler, so that what cannot be pickled is a ConfigError
     where it was written.
     """
     upstream: list[Any] = []
-    resolved: list[Any] = []
-    for arg in args:
+    args: list[Any] = []
+    for arg in work.args:
         if not isinstance(arg, Ref):
-            resolved.append(arg)
+            args.append(arg)
         elif isinstance(arg.handle, Stored):
-            resolved.append(arg.handle)
+            args.append(arg.handle)
         else:
-            resolved.append(Upstream(len(upstream)))
+            args.append(Upstream(len(upstream)))
             upstream.append(arg.handle)
     try:
-        return dumps((fn, resolved, key, cpus, retries)), upstream
+        return dumps(replace(work, args=tuple(args))), upstream
     except SimdistError:
         raise
     except Exception as error:
         raise ConfigError(
-            f"task {key} cannot be sent to another process: {error}. Its function and arguments "
-            "must pickle: pass names, numbers and small values, open files and clients inside it"
+            f"task {work.key} cannot be sent to another process: {error}. Its function and "
+            "arguments must pickle: pass names, numbers and small values, and open files and "
+            "clients inside the task"
         ) from error
 
 
 def run_packed(
     payload: bytes, upstream: Sequence[bytes], *, dumps: Callable[[Any], bytes]
 ) -> bytes:
-    """`attempt` in another process. payload: pickled (fn, args, key, cpus, retries), with
-    Upstream and Stored standing in for arguments; upstream: packed ends of other tasks."""
-    fn, args, key, cpus, retries = pickle.loads(payload)
-    resolved = [unpack(upstream[a.index]) if isinstance(a, Upstream) else a for a in args]
-    return pack(attempt(fn, resolved, key=key, cpus=cpus, retries=retries), key=key, dumps=dumps)
+    """`attempt` in another process. upstream: the packed ends of the tasks it needs."""
+    work: Work = pickle.loads(payload)
+    args = [unpack(upstream[a.index]) if isinstance(a, Upstream) else a for a in work.args]
+    if flags.is_raised(work.flag):
+        outcome: Any = cancelled(work.key)
+    else:
+        outcome = attempt(work.fn, args, key=work.key, cpus=work.cpus, retries=work.retries)
+    return pack(outcome, key=work.key, dumps=dumps)
 
 
 def import_all(modules: Iterable[str]) -> float:

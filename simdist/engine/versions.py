@@ -9,16 +9,17 @@ from simdist.errors import EngineError
 __all__ = ["probe", "refuse_differences"]
 
 
-def probe() -> Callable[[], dict[str, str]]:
-    """A function that names the versions where it runs.
+def probe(folder: str) -> Callable[[], tuple[dict[str, str], bool]]:
+    """A function that names the versions where it runs, and says whether it sees `folder`.
 
     An inner function travels by value: it works, and can say so, where simdist is not installed.
     """
 
-    def versions() -> dict[str, str]:
+    def look() -> tuple[dict[str, str], bool]:
         # Imported where it runs: what travels by value takes no module globals along.
         import importlib.metadata  # noqa: PLC0415
         import importlib.util  # noqa: PLC0415
+        import os  # noqa: PLC0415
         import platform  # noqa: PLC0415
 
         found = {"python": ".".join(platform.python_version_tuple()[:2])}
@@ -28,9 +29,9 @@ def probe() -> Callable[[], dict[str, str]]:
             except importlib.metadata.PackageNotFoundError:
                 here = importlib.util.find_spec(package) is not None
                 found[package] = "a checkout" if here else "not installed"
-        return found
+        return found, os.path.isdir(folder)
 
-    return versions
+    return look
 
 
 def refuse_differences(here: Mapping[str, str], workers: Mapping[str, Mapping[str, str]]) -> None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from simdist.measures import Measure, resolve
 from simdist.models.chain import Link, run_links
 from simdist.models.graphs import GraphDataset, KnnGraph
-from simdist.models.vectors import borrowed, import_array
+from simdist.models.places import borrowed, scratch_store, store_of
+from simdist.models.vectors import import_array
 from simdist.stages.graph.config import KnnGraphConfig, KnnParams
 from simdist.store.datasets import Dataset
-from simdist.store.store import Store, open_store
 
 if TYPE_CHECKING:
     from simdist.engine.base import Engine
     from simdist.runner import Listener
+    from simdist.store.store import Store
     from simdist.types import Array, Json
 
 __all__ = ["knn_graph", "knn_links"]
@@ -97,51 +97,15 @@ def knn_graph(
         "seed": seed,
         "params": params,
     }
-    if isinstance(x, Dataset):
-        place = x.store if store is None else _store(store)
-        return _of_dataset(x, place, engine, listeners, options)
     links = knn_links("graph", "vectors", **options)
-    with _scratch(scratch, engine) as place, borrowed(engine, place) as opened:
+    if isinstance(x, Dataset):
+        place = x.store if store is None else store_of(store)
+        with borrowed(engine, place) as opened:
+            made = run_links(links, {"vectors": x}, store=place, engine=opened, listeners=listeners)
+        return GraphDataset.of(made["graph"])
+    with scratch_store(scratch, engine) as place, borrowed(engine, place) as opened:
         vectors = import_array(x, store=place, engine=opened, listeners=listeners)
         made = run_links(
             links, {"vectors": vectors}, store=place, engine=opened, listeners=listeners
         )
-        return _graph(made["graph"]).open()
-
-
-def _of_dataset(
-    x: Dataset,
-    store: Store,
-    engine: Engine | str | None,
-    listeners: Sequence[Listener],
-    options: dict[str, Any],
-) -> GraphDataset:
-    links = knn_links("graph", "vectors", **options)
-    with borrowed(engine, store) as opened:
-        made = run_links(links, {"vectors": x}, store=store, engine=opened, listeners=listeners)
-    return _graph(made["graph"])
-
-
-def _graph(dataset: Dataset) -> GraphDataset:
-    return GraphDataset(dataset.store, dataset.manifest)
-
-
-def _store(place: Store | str) -> Store:
-    return place if isinstance(place, Store) else open_store(place)
-
-
-class _scratch:
-    """A store for an array's intermediate data; a temporary folder is removed at the end."""
-
-    def __init__(self, place: Store | str | None, engine: Engine | str | None) -> None:
-        self.folder = None
-        if place is None:
-            self.folder = tempfile.TemporaryDirectory(prefix="simdist-")
-        self.store = _store(place if place is not None else self.folder.name)
-
-    def __enter__(self) -> Store:
-        return self.store
-
-    def __exit__(self, *_: object) -> None:
-        if self.folder is not None:
-            self.folder.cleanup()
+        return GraphDataset.of(made["graph"]).open()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simdist.engine.open import open_engine
 from simdist.errors import InputError
 from simdist.models.chain import Link, run_link
+from simdist.models.places import borrowed
 
 if TYPE_CHECKING:
     from simdist.engine.base import Engine
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from simdist.store.store import Store
     from simdist.types import Array
 
-__all__ = ["borrowed", "import_array", "import_link", "import_vectors"]
+__all__ = ["import_array", "import_link", "import_vectors"]
 
 
 def import_link(
@@ -75,20 +75,3 @@ def import_array(
     upload = store.write_array("upload", x)
     link = import_link("vectors", path=f"{store.uri}/{upload.key}")
     return run_link(link, {}, store=store, engine=engine, listeners=listeners)
-
-
-class borrowed:
-    """An engine to use: the caller's own stays open, one opened here is closed."""
-
-    def __init__(self, engine: Engine | str | None, store: Store, **options: Any) -> None:
-        from simdist.engine.base import Engine as Base  # noqa: PLC0415
-
-        self.own = not isinstance(engine, Base)
-        self.engine = open_engine(engine, scratch=store.scratch(), **options)
-
-    def __enter__(self) -> Engine:
-        return self.engine
-
-    def __exit__(self, *_: object) -> None:
-        if self.own:
-            self.engine.close()

@@ -154,25 +154,20 @@ def _committed(link: Link, known: Mapping[str, _Known], store: Store) -> Dataset
 
 def print_plan(plan: PlannedFlow, console: Console) -> None:
     """A line a step, and what a worker cannot hold."""
-    from rich.padding import Padding  # noqa: PLC0415 - JSON needs none of it
-    from rich.text import Text  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415 - JSON needs none of it
 
-    from simdist.report.terminal import columns  # noqa: PLC0415
+    from simdist.report.terminal import columns, indented, show  # noqa: PLC0415
 
     memory = format_nbytes(plan.memory)
-    console.print(Text.assemble((plan.flow, "bold"), f"  engine {plan.engine}, {memory} a worker"))
-    console.print(Text(plan.store, "dim"))
-    console.print()
+    title = Text.assemble((plan.flow, "bold"), f"  engine {plan.engine}, {memory} a worker")
     table = columns()
-    for title in ("step", "stage"):
-        table.add_column(title, no_wrap=True)
-    for title in ("rows x d", "tasks", "a task holds", "work", "writes"):
-        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("step", no_wrap=True)
+    for heading in ("rows x d", "tasks", "a task holds", "work", "writes"):
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("")
     for step in plan.steps:
         table.add_row(
             Text(step.name, "bold"),
-            step.stage,
             f"{count(step.rows)} x {step.dim}",
             f"{step.tasks:,}",
             Text(format_nbytes(step.nbytes), "red" if step in plan.too_large else ""),
@@ -180,13 +175,10 @@ def print_plan(plan: PlannedFlow, console: Console) -> None:
             format_nbytes(step.written),
             Text(_state(step), "dim"),
         )
-    console.print(Padding(table, (0, 0, 0, 2)), soft_wrap=not console.is_terminal)
+    show(console, title, Text(plan.store, "dim"), Text(), indented(table))
     for step in plan.too_large:
-        console.print(
-            f"\n{step.name} needs {format_nbytes(step.nbytes)} for its largest task; a worker has"
-            f" {memory}. Raise engine.memory.",
-            style="red",
-        )
+        need = f"{step.name} needs {format_nbytes(step.nbytes)} for its largest task"
+        show(console, Text(f"\n{need}; a worker has {memory}. Raise engine.memory.", "red"))
 
 
 def _state(step: PlannedStep) -> str:

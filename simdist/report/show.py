@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
-from rich.padding import Padding
 from rich.text import Text
 
 from simdist.engine.memory import format_nbytes
-from simdist.report.terminal import columns, recall_sentence
+from simdist.report.terminal import columns, indented, recall_sentence, show
 from simdist.report.words import count, plural
 from simdist.store.datasets import Dataset
 from simdist.types import Json, ObjectRef
@@ -161,8 +160,7 @@ def _latest_names(store: Store) -> Iterator[tuple[str, str]]:
 
 def print_dataset(description: Description, console: Console) -> None:
     """One paragraph a question: what is it, what does it hold, what made it, how good is it."""
-    for paragraph in _paragraphs(description):
-        console.print(paragraph, soft_wrap=not console.is_terminal)
+    show(console, *_paragraphs(description))
 
 
 def _paragraphs(it: Description) -> Iterator[RenderableType]:
@@ -170,19 +168,15 @@ def _paragraphs(it: Description) -> Iterator[RenderableType]:
                         plural(it.shards, "shard"))  # fmt: skip
     yield Text(it.uri, "dim")
     yield Text("\nholds", "bold")
-    yield _indented(_parts(it.parts))
+    yield indented(_parts(it.parts))
     if it.lineage:
         yield Text("\nmade from", "bold")
-        yield _indented(_origins(it.lineage))
+        yield indented(_origins(it.lineage))
     yield Text("\nmade with", "bold")
-    yield _indented(_pairs({"version": it.version, **it.config}))
+    yield indented(_pairs({"version": it.version, **it.config}))
     if it.metrics:
         yield Text("\nmeasured", "bold")
-        yield _indented(_pairs(_told(it.metrics)))
-
-
-def _indented(it: RenderableType) -> Padding:
-    return Padding(it, (0, 0, 0, 2))
+        yield indented(_pairs(_told(it.metrics)))
 
 
 def _parts(parts: tuple[Part, ...]) -> RenderableType:
@@ -224,11 +218,11 @@ def _pairs(values: Mapping[str, Any]) -> RenderableType:
 
 def print_store(uri: str, entries: tuple[Entry, ...], console: Console) -> None:
     """The datasets of a store, a line each."""
-    console.print(Text.assemble((uri, "bold"), f"  {plural(len(entries), 'dataset')}"))
+    title = Text.assemble((uri, "bold"), f"  {plural(len(entries), 'dataset')}")
     table = columns()
-    for title, side in (("name", "left"), ("stage", "left"), ("rows", "right"), ("", "left")):
-        table.add_column(title, justify="right" if side == "right" else "left", no_wrap=True)
+    for heading, right in (("name", False), ("stage", False), ("rows", True), ("", False)):
+        table.add_column(heading, justify="right" if right else "left", no_wrap=True)
     for entry in entries:
         fingerprint = Text(entry.fingerprint, "dim")
         table.add_row(entry.name, entry.stage, count(entry.rows), fingerprint)
-    console.print(_indented(table), soft_wrap=not console.is_terminal)
+    show(console, title, indented(table))

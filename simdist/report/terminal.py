@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from io import StringIO
+from itertools import zip_longest
+from pathlib import Path
+from urllib.parse import unquote
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -14,34 +19,69 @@ from simdist.report.summary import StepSummary, Summary
 from simdist.report.words import count, duration, plural, value
 from simdist.types import Json
 
-__all__ = ["columns", "headline", "print_summary", "recall_sentence"]
+__all__ = ["columns", "headline", "indented", "print_summary", "recall_sentence", "show"]
+
+PLAIN_WIDTH = 110  # columns where the output is no terminal: a log, a file, a pipe
+
+
+def show(console: Console, *paragraphs: RenderableType) -> None:
+    """Print paragraphs; where the output is no terminal, without padding at the ends of lines."""
+    if console.is_terminal:
+        console.print(*paragraphs, sep="\n")
+        return
+    page = Console(file=StringIO(), width=PLAIN_WIDTH, highlight=False)
+    with page.capture() as capture:
+        page.print(*paragraphs, sep="\n")
+    lines = (line.rstrip() for line in capture.get().splitlines())
+    console.file.write("\n".join(lines) + "\n")
+    console.file.flush()
 
 
 def print_summary(summary: Summary, console: Console) -> None:
     """The whole summary, one paragraph a question: what, how long, how good, whose, where."""
-    console.print(Group(*_paragraphs(summary)), soft_wrap=not console.is_terminal)
+    show(console, *_paragraphs(summary, console.width if console.is_terminal else PLAIN_WIDTH))
 
 
-def _paragraphs(summary: Summary) -> Iterator[RenderableType]:
+def _paragraphs(summary: Summary, width: int) -> Iterator[RenderableType]:
     yield Text()
     yield _title(summary)
     yield Text()
-    yield Padding(_steps(summary.steps), (0, 0, 0, 2))
-    graph = summary.graph
+    yield indented(_steps(summary.steps))
+    yield Text()
+    yield indented(_answers(summary, width))
+    yield Text()
+
+
+def _answers(summary: Summary, width: int) -> Table:
+    """How good it is, who stands next to whom, and where it lies."""
+    table = columns()
+    table.show_header = False
+    table.add_column("", style="bold", no_wrap=True)
+    table.add_column("", overflow="fold")
+    graph, last = summary.graph, summary.steps[-1]
     if graph is not None and (sentence := recall_sentence(graph.metrics)):
-        yield Text()
-        yield Text.assemble(("  recall  ", "bold"), sentence)
+        table.add_row("recall", sentence)
+        table.add_row()
     if summary.neighbors:
-        yield Text()
-        yield Text("  nearest", "bold")
-        yield Padding(_neighbors(summary.neighbors), (0, 0, 0, 2))
+        table.add_row("nearest", _neighbors(summary.neighbors, width - 12))
+        table.add_row()
     for note in summary.notes:
-        yield Text(f"  {note}", "yellow")
-    last = summary.steps[-1]
-    yield Text()
-    yield Text.assemble(("  lies at ", "bold"), last.uri)
-    yield Text.assemble(("  look    ", "bold"), f"simdist show {last.uri}")
-    yield Text()
+        table.add_row("note", Text(note, "yellow"))
+        table.add_row()
+    table.add_row("lies at", last.uri)
+    if last.named:
+        name = last.named.partition("@")[0]
+        table.add_row("named", last.named)
+        table.add_row("look", f"simdist show {name} --store {_short(summary.store)}")
+    return table
+
+
+def _short(uri: str) -> str:
+    """A store's address as a person would type it from here."""
+    path = Path(unquote(uri.removeprefix("file://"))) if uri.startswith("file://") else None
+    if path is not None and path.is_relative_to(Path.cwd()):
+        return f"./{path.relative_to(Path.cwd())}"
+    return uri
 
 
 def headline(summary: Summary) -> str:
@@ -65,11 +105,16 @@ def columns() -> Table:
     return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
 
 
+def indented(it: RenderableType) -> Padding:
+    """Two columns in."""
+    return Padding(it, (0, 0, 0, 2))
+
+
 def _steps(steps: tuple[StepSummary, ...]) -> Table:
     table = columns()
     for title, right in (("step", False), ("stage", False), ("rows", True), ("time", True)):
         table.add_column(title, justify="right" if right else "left", no_wrap=True)
-    table.add_column("")
+    table.add_column("of which")
     for step in steps:
         table.add_row(
             Text(step.name, "bold"),
@@ -82,34 +127,37 @@ def _steps(steps: tuple[StepSummary, ...]) -> Table:
 
 
 def _rounds(step: StepSummary) -> str:
-    """Where a stage's time went, longest first; nothing where there is little to tell."""
-    slowest = sorted(step.rounds, key=lambda item: -item[1])[:4]
+    """Where a stage's time went, largest first: `leaves 0.8 s · join 0.3 s`."""
+    spent: dict[str, float] = {}
+    for name, seconds in step.rounds:
+        kind = re.split(r"-\d", name)[0]  # "join-0-1" and "join-0-2" are two rounds of joins
+        spent[kind] = spent.get(kind, 0.0) + seconds
+    slowest = sorted(spent.items(), key=lambda item: -item[1])[:4]
     return " · ".join(f"{name} {duration(seconds)}" for name, seconds in slowest if seconds >= 0.05)
 
 
 def recall_sentence(metrics: Mapping[str, Json]) -> str:
-    """`0.982, between 0.974 and 0.988 (95 %); asked for 0.95; 1,000 rows checked exactly`."""
+    """`0.982, between 0.974 and 0.988 (95 %), asked for 0.95; measured on 1,000 rows`."""
     recall = metrics.get("recall")
     if recall is None:
         return "exact: every pair was compared" if metrics.get("method") == "exact" else ""
-    parts = [
-        f"{recall['estimate']:.3f}, between {recall['low']:.3f} and {recall['high']:.3f} (95 %)"
-    ]
+    told = f"{recall['estimate']:.3f}, between {recall['low']:.3f} and {recall['high']:.3f} (95 %)"
     if recall.get("target") is not None:
-        parts.append(f"asked for {recall['target']:g}")
+        told += f", asked for {recall['target']:g}"
     if recall.get("rows") is not None:
-        parts.append(f"{plural(recall['rows'], 'row')} checked against every other")
-    return "; ".join(parts)
+        told += f"; measured on {plural(recall['rows'], 'row')}"
+    return told
 
 
-def _neighbors(neighborhoods: tuple[Neighborhood, ...]) -> Table:
+def _neighbors(neighborhoods: tuple[Neighborhood, ...], width: int) -> Table:
+    """A column for each row asked about, nearest first, values beside the names."""
     table = columns()
-    table.add_column("", no_wrap=True)
-    table.add_column("", overflow="fold")
+    table.header_style = "cyan"
+    room = max(6, width // len(neighborhoods) - 9)  # a value and two gaps beside each name
     for near in neighborhoods:
-        others = Text("  ").join(
-            Text.assemble(str(name), " ", (value(number), "dim")) for name, number in near.neighbors
-        )
-        table.add_row(Text(str(near.id), "cyan"), others)
-    table.show_header = False
+        table.add_column(str(near.id), overflow="ellipsis", no_wrap=True, max_width=room)
+        table.add_column("", style="dim", no_wrap=True, min_width=5)
+    for rank in zip_longest(*(near.neighbors for near in neighborhoods), fillvalue=("", None)):
+        cells = ((str(name), "" if number is None else value(number)) for name, number in rank)
+        table.add_row(*(text for cell in cells for text in cell))
     return table

@@ -86,7 +86,5 @@ class StageDone:
     metrics: Mapping[str, Json] = field(default_factory=dict)
 
 
-Event: TypeAlias = (
-    StageStarted | RoundStarted | TaskDone | RecordLost | RoundDone | StageDone
-)
+Event: TypeAlias = StageStarted | RoundStarted | TaskDone | RecordLost | RoundDone | StageDone
 Listener: TypeAlias = Callable[[Event], None]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from simdist.engine.base import Engine
 from simdist.engine.ops import Call, map_window
@@ -25,7 +24,7 @@ from simdist.runner.events import (
 from simdist.runner.plan import Commit, Job, Record, Round, Task
 from simdist.store.datasets import Dataset, Manifest
 from simdist.store.store import Store
-from simdist.types import Json, ObjectRef
+from simdist.types import ObjectRef
 
 __all__ = ["committed", "run"]
 
@@ -59,9 +58,7 @@ def run(
     seconds = time.monotonic() - started
     metrics = dataset.manifest.metrics
     tell(
-        StageDone(
-            job.stage.name, name, dataset.fingerprint, dataset.rows, seconds, reused, metrics
-        )
+        StageDone(job.stage.name, name, dataset.fingerprint, dataset.rows, seconds, reused, metrics)
     )
     return dataset
 
@@ -132,8 +129,9 @@ def _round(
         for _key, result in map_window(engine, calls, timeout=timeout):
             done[result.record.task] = result.record
             tell(
-                TaskDone(stage, step.name, result.record.task, result.seconds, len(done),
-                         len(step.tasks))
+                TaskDone(
+                    stage, step.name, result.record.task, result.seconds, len(done), len(step.tasks)
+                )
             )
     except TaskFailed as failure:
         raise _explained(failure) from failure
@@ -145,9 +143,7 @@ def _round(
     return records, ref
 
 
-def _recorded(
-    step: Round, spec: JobSpec, known: set[str], tell: _Teller
-) -> dict[str, Record]:
+def _recorded(step: Round, spec: JobSpec, known: set[str], tell: _Teller) -> dict[str, Record]:
     """Tasks of the round that an earlier run finished and whose objects are still whole."""
     found: dict[str, Record] = {}
     for task in step.tasks:
@@ -237,5 +233,3 @@ class _Teller:
     def __call__(self, event: Event) -> None:
         for listener in self.listeners:
             listener(event)
-
-

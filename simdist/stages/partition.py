@@ -19,14 +19,18 @@ import numpy as np
 from simdist.errors import ConfigError, InputError
 from simdist.measures import Prepared, resolve
 from simdist.partitions import (
+    SLICE,
+    as_surrogate,
     block_rows,
     cell_count,
     measure_surrogate,
+    nearest_leaders,
     order_leaders,
+    terms_of,
 )
 from simdist.runner.plan import Commit, Forecast, Job, Record, Round, Rounds, Task
 from simdist.store.datasets import Shard
-from simdist.types import Array, Float32, Ids, Int32, Json
+from simdist.types import Array, Ids, Int32, Json
 
 if TYPE_CHECKING:
     from simdist.measures.base import Measure
@@ -36,7 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["PartitionConfig", "PartitionStage"]
 
 FINE = 8  # fine leaders per cell: they order the rows within a cell
-SLICE = 4096  # rows compared with the leaders at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,11 +200,11 @@ def _leaders(context: Context, task: Task) -> Record:
     surrogate = measure_surrogate(measure)
     shape = _shape(context.config, context.inputs["vectors"])
     sample = np.concatenate([context.load(r.objects["vectors"]) for r in context.records("sample")])
-    prepared = _as_surrogate(surrogate, measure, measure.prepare(sample))
+    prepared = as_surrogate(surrogate, measure, measure.prepare(sample))
     chosen = context.rng("cells").choice(len(sample), shape.cells, replace=False)
     chosen = chosen[order_leaders(prepared.vectors[chosen])]
     leaders = prepared.take(chosen)
-    cell = _nearest(surrogate, prepared, leaders, 1)[:, 0].astype(np.int64)
+    cell = nearest_leaders(prepared, leaders, 1)[:, 0].astype(np.int64)
     cell[chosen] = np.arange(shape.cells)  # an identical leader must not empty another's cell
     fine = np.concatenate(
         [rows[order_leaders(prepared.vectors[rows])] for rows in _by_cell(cell, shape.cells)]
@@ -211,9 +214,9 @@ def _leaders(context: Context, task: Task) -> Record:
         task.key,
         {
             "leaders": context.write_array("leaders", leaders.vectors),
-            "leader_terms": context.write_array("leaders", _terms(leaders)),
+            "leader_terms": context.write_array("leaders", terms_of(leaders)),
             "fine": context.write_array("leaders", prepared.vectors[fine]),
-            "fine_terms": context.write_array("leaders", _terms(prepared.take(fine))),
+            "fine_terms": context.write_array("leaders", terms_of(prepared.take(fine))),
             "fine_starts": context.write_array("leaders", starts.astype(np.int64)),
         },
     )
@@ -237,13 +240,13 @@ def _assign(context: Context, task: Task) -> Record:
     fine = Prepared(context.load(found["fine"]), context.load(found["fine_terms"]))
     fine_starts = context.load(found["fine_starts"])
     raw = _vectors(context, source.manifest.shards[task.args["shard"]])
-    rows = _as_surrogate(surrogate, measure, measure.prepare(raw))
-    cells = _nearest(surrogate, rows, leaders, shape.fanout, check=context.check)
+    rows = as_surrogate(surrogate, measure, measure.prepare(raw))
+    cells = nearest_leaders(rows, leaders, shape.fanout, check=context.check)
     code = np.empty(len(rows), np.int64)
     for cell, members in enumerate(_by_cell(cells[:, 0], shape.cells)):
         if len(members):
             span = slice(fine_starts[cell], fine_starts[cell + 1])
-            near = _nearest(surrogate, rows.take(members), fine.take(span), 1)[:, 0]
+            near = nearest_leaders(rows.take(members), fine.take(span), 1)[:, 0]
             code[members] = near + fine_starts[cell]
     order = np.empty(len(rows), np.int64)
     starts = np.empty(shape.fine + 1, np.int64)
@@ -355,35 +358,6 @@ def _manifest(shape: Shape, rounds: Rounds, context: Context) -> Commit:
 
 def _vectors(context: Context, shard: Shard) -> Array:
     return context.load(shard.objects["vectors"], store=context.inputs["vectors"].store)
-
-
-def _as_surrogate(surrogate: Measure, measure: Measure, rows: Prepared) -> Prepared:
-    return rows if surrogate == measure else surrogate.prepare(rows.vectors)
-
-
-def _terms(rows: Prepared) -> Float32:
-    return np.zeros(len(rows), np.float32) if rows.terms is None else rows.terms
-
-
-def _nearest(
-    surrogate: Measure,
-    rows: Prepared,
-    leaders: Prepared,
-    count: int,
-    *,
-    check: Callable[[], None] | None = None,
-) -> Int32:
-    """[n, count] nearest leaders of every row, nearest first; -1 where there are fewer."""
-    from simdist.compiled.assign import nearest_columns  # noqa: PLC0415 - numba only on workers
-
-    out = np.empty((len(rows), count), np.int32)
-    terms = _terms(leaders)
-    for start in range(0, len(rows), SLICE):
-        if check is not None:
-            check()
-        part = slice(start, start + SLICE)
-        nearest_columns(rows.vectors[part] @ leaders.vectors.T, terms, out[part])
-    return out
 
 
 COMPUTE: Mapping[str, Callable[[Context, Task], Record]] = {

@@ -22,6 +22,9 @@ __all__ = ["Buffer", "json_bytes", "npy_pieces", "npy_view", "parquet_buffer"]
 
 Buffer = bytes | memoryview
 
+DICTIONARY_NBYTES = (
+    1 << 16
+)  # a column of sections fits; one of ids outgrows it, and is written plain
 ROW_GROUP_ROWS = 65_536  # 12 MB of a k=15 graph: what a reader decodes at once
 
 
@@ -88,6 +91,8 @@ def parquet_buffer(table: pa.Table) -> pa.Buffer:
     import pyarrow as pa  # noqa: PLC0415 - 0.3 s that a reader of manifests does not need
     import pyarrow.parquet as pq  # noqa: PLC0415
 
+    kinds = (pa.types.is_string, pa.types.is_large_string)
+    strings = [field.name for field in table.schema if any(kind(field.type) for kind in kinds)]
     sink = pa.BufferOutputStream()
     pq.write_table(
         table.combine_chunks().replace_schema_metadata(None),
@@ -97,9 +102,8 @@ def parquet_buffer(table: pa.Table) -> pa.Buffer:
         compression="zstd",
         compression_level=1,
         row_group_size=ROW_GROUP_ROWS,
-        use_dictionary=[
-            field.name for field in table.schema if pa.types.is_string(field.type)
-        ],  # ids and neighbours hardly repeat: a dictionary of them is written, then thrown away
+        use_dictionary=strings,  # rows and neighbours hardly repeat
+        dictionary_pagesize_limit=DICTIONARY_NBYTES,
         write_statistics=True,
         store_schema=True,
     )

@@ -257,7 +257,7 @@ def signed(measure: Measure, values: Float32) -> Float32:
     return values if measure.traits.kind == "similarity" else np.negative(values)
 
 
-def _offer_pairs(
+def _offer_pairs(  # noqa: PLR0917  one call, right above
     measure: Measure, X: Prepared, Y: Prepared, chosen: Bools, columns: Ids, state: TopKState
 ) -> None:
     """Values of the chosen pairs [n, m] into the lists, in place, a bounded number at a time."""

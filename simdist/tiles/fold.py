@@ -129,7 +129,7 @@ class _Run(Generic[State]):
         shape = (Tile(self.tile.rows, max(1, m)) if self.reducer.whole_rows else self.tile).within(
             n, m
         )
-        buffer = np.empty(shape.rows * shape.columns, np.float32)
+        buffer = self._buffer(shape)
         for i in cuts(0, n, shape.rows):
             for j in cuts(0, m, shape.columns):
                 block = self._block(A, i, B, j, buffer)
@@ -153,7 +153,7 @@ class _Run(Generic[State]):
                 s = slice(low, high)
                 if high == low:
                     return state
-                block = self._block(A, s, A, s, np.empty((high - low) ** 2, np.float32))
+                block = self._block(A, s, A, s, self._buffer(Tile(high - low, high - low)))
                 return self._update(state, s, block, ids[s], ids[s])
             # Whole leaves on the left, so that every cut is a full tile but the last.
             middle = low + leaf * max(1, (high - low) // leaf // 2)
@@ -169,7 +169,7 @@ class _Run(Generic[State]):
         """Rows of a against rows of b, folded for both sides. One state may serve as both."""
         n, m = a.cut.stop - a.cut.start, b.cut.stop - b.cut.start
         shape = self.tile.within(n, m)
-        buffer = np.empty(shape.rows * shape.columns, np.float32)
+        buffer = self._buffer(shape)
         one = state_a is state_b
         for i in cuts(a.cut.start, a.cut.stop, shape.rows):
             for j in cuts(b.cut.start, b.cut.stop, shape.columns):
@@ -188,6 +188,11 @@ class _Run(Generic[State]):
                         state_a, state_b, block, rows, columns
                     )
         return state_a, state_b
+
+    def _buffer(self, shape: Tile) -> Float32:
+        """Where the tiles of a GEMM lie, one after the other; empty where they are allocated."""
+        reused = self.reducer.wants == "nearness" and self.measure.traits.gemm
+        return np.empty(shape.rows * shape.columns if reused else 0, np.float32)
 
     def _block(self, A: Prepared, i: slice, B: Prepared, j: slice, buffer: Float32) -> Float32:
         """One tile: values or nearness, as the reducer wants."""

@@ -114,6 +114,9 @@ class TopK(Reducer[TopKState]):
     def nbytes(self, rows: int, columns: int) -> int:
         return rows * self.k * 12
 
+    def scratch_nbytes(self, rows: int, columns: int) -> int:
+        return 4 * columns  # the columns' bars
+
 
 def _kernel(array: Array, dtype: type) -> Array:
     """The array as the kernels are compiled for: C order, writable (a read-only or memory-mapped

@@ -65,7 +65,7 @@ def rows_in(dataset: Dataset) -> pa.Table:
 
 
 def shared_file(name: str) -> Path:
-    """A file of the shared data folder beside the checkout; skips the test where it is not there."""
+    """A file of the shared data folder beside the checkout; skips where there is none."""
     path = Path(__file__).parents[3] / "shared" / "data" / name
     if not path.exists():
         pytest.skip(f"runs where ../shared/data/{name} lies beside the checkout; it does not here")

@@ -60,7 +60,9 @@ def test_a_null_id_is_refused_with_its_file_and_row(tmp_path: Path) -> None:
 def test_ragged_vectors_are_refused_with_the_row_and_both_lengths(tmp_path: Path) -> None:
     rows = [[1.0, 2.0, 3.0]] * 7 + [[1.0, 2.0]]
     message = refusal(parquet(tmp_path / "a.parquet", lists(rows), row_group_size=4))
-    assert "a.parquet row 7: the vector in column 'v' has 2 elements; the first one has 3" in message
+    assert (
+        "a.parquet row 7: the vector in column 'v' has 2 elements; the first one has 3" in message
+    )
 
 
 def test_vectors_without_elements_are_refused(tmp_path: Path) -> None:
@@ -266,7 +268,9 @@ def test_a_row_too_wide_for_the_memory_is_refused_before_it_is_read(tmp_path: Pa
     job = Job(ImportVectors(), scan(path, vector="v", id="id"), {})
     with (
         open_engine("local", workers=1, memory="30MiB") as engine,
-        pytest.raises(PlanTooLarge, match=r"needs \d+ MiB; a worker of the local engine has 30 MiB"),
+        pytest.raises(
+            PlanTooLarge, match=r"needs \d+ MiB; a worker of the local engine has 30 MiB"
+        ),
     ):
         run(job, store=fresh_store(), engine=engine)
 

@@ -121,9 +121,7 @@ def test_credentials_in_an_address_are_refused_without_repeating_them() -> None:
 
 def test_redaction_takes_queries_user_info_and_known_secrets() -> None:
     options = Options(access_key_id=Secret(KEY), secret_access_key=Secret(SECRET))
-    text = (
-        f"PUT http://u:p@host/b/k?X-Amz-Signature=abc&X-Amz-Credential={KEY} with {SECRET} ({KEY})"
-    )
+    text = f"PUT http://u:p@host/k?X-Amz-Signature=abc&X-Amz-Credential={KEY} with {SECRET} ({KEY})"
     assert redact(text, options) == "PUT http://host/k with *** (***)"
 
 

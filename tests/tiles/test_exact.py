@@ -49,7 +49,7 @@ KINDS = [
 ]
 
 
-def _oracle(measure, x, y, k, rows, columns):
+def _oracle(measure, x, y, k, *, rows, columns):
     """Every pair by the fixed kernel, sorted whole."""
     at, to = np.divmod(np.arange(len(x) * len(y)), len(y))
     keys = signed(measure, measure.pairs_at(x, at, y, to)).reshape(len(x), len(y)).astype(float)
@@ -69,7 +69,7 @@ def measure(request):
 def test_nearest_is_the_sorted_truth(measure, kind):
     x = _data(kind)
     ids = np.random.default_rng(1).permutation(10**6)[:N]
-    expected = _oracle(measure, x, x, K, ids, ids)
+    expected = _oracle(measure, x, x, K, rows=ids, columns=ids)
     found = nearest(measure, x, None, K, rows=ids, slack=2, tile=Tile(64, 128))
     np.testing.assert_array_equal(found.ids, expected[1])
     np.testing.assert_array_equal(found.values, expected[0])
@@ -82,7 +82,7 @@ def test_a_certified_row_is_exact(measure, kind):
     lists = fold(measure, x, None, TopK(K + 2), tile=Tile(50, 70))
     values, found = rerank(measure, x, None, lists.ids, K)
     sure = certify(measure, x, reach(x), weakest=lists.keys[:, -1], worst=values[:, -1])
-    expected = _oracle(measure, x, x, K, ids, ids)
+    expected = _oracle(measure, x, x, K, rows=ids, columns=ids)
     np.testing.assert_array_equal(found[sure], expected[1][sure])
     np.testing.assert_array_equal(values[sure], expected[0][sure])
 
@@ -119,7 +119,7 @@ def test_columns_in_blocks_merge_to_the_whole(measure):
         for c in cuts
     ]
     merged = topk.merge(topk.merge(states[2], states[0]), states[1])
-    expected = _oracle(measure, x[rows], x, K, rows, np.arange(N))
+    expected = _oracle(measure, x[rows], x, K, rows=rows, columns=np.arange(N))
     np.testing.assert_array_equal(merged.ids, expected[1])
     np.testing.assert_array_equal(signed(measure, merged.keys), expected[0])
 

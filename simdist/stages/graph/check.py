@@ -39,7 +39,11 @@ def truth_round(
 
 
 def check_round(
-    name: str, partition: Partition, config: KnnGraphConfig, lists: str, truths: dict[str, list[int]]
+    name: str,
+    partition: Partition,
+    config: KnnGraphConfig,
+    lists: str,
+    truths: dict[str, list[int]],
 ) -> Round:
     """Recall of the lists of a round. truths: name of a truth round -> [first, last] of the draw."""
     rows = max(last for _, last in truths.values())

@@ -11,26 +11,23 @@ What `exact` means, and how it is proved, is told in simdist.tiles.exact.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from simdist.measures import Prepared, resolve
+from simdist.lists import graph_table, ids_of_rows
+from simdist.measures import resolve
+from simdist.panels import RowPanels
 from simdist.partitions import block_rows
 from simdist.recall import Recall
 from simdist.runner.plan import Commit, Forecast, Job, Record, Round, Rounds, Task
 from simdist.stages.graph.config import KnnGraphConfig, refuse_too_few_rows
-from simdist.stages.graph.finish import graph_table, ids_of_rows
 from simdist.stages.graph.pairs import compute_pair, merged, pair_round
 from simdist.store.datasets import Dataset, Shard
 from simdist.tiles import TopK, TopKState
 from simdist.tiles.exact import Reach, certify, fold_exact, reach, rerank, signed
-from simdist.types import Array, Ids
 
 if TYPE_CHECKING:
-    from simdist.measures.base import Measure
     from simdist.runner.context import Context
 
 __all__ = ["ExactKnnGraph"]
@@ -38,65 +35,6 @@ __all__ = ["ExactKnnGraph"]
 SLACK = 9  # candidates kept beyond k: more make fewer rows doubtful
 REDO_ROWS = 4096  # doubtful rows a task takes at once
 ROWS_AT_ONCE = 1024
-
-
-@dataclass(frozen=True)
-class RowPanels:
-    """A vectors dataset in dataset order, as panels of equal numbers of rows."""
-
-    dataset: Dataset
-    measure: Measure
-
-    @property
-    def dim(self) -> int:
-        return int(self.dataset.metrics["dim"])
-
-    @property
-    def rows(self) -> int:
-        return self.dataset.rows
-
-    @cached_property
-    def panel_rows(self) -> int:
-        return block_rows(self.rows, self.dim)
-
-    @property
-    def blocks(self) -> int:
-        return -(-self.rows // self.panel_rows)
-
-    @cached_property
-    def offsets(self) -> Ids:
-        """First row of every shard, and the number of all rows."""
-        return np.cumsum([0, *(shard.rows for shard in self.dataset.manifest.shards)])
-
-    def span(self, block: int) -> tuple[int, int]:
-        first = block * self.panel_rows
-        return first, min(first + self.panel_rows, self.rows)
-
-    def block(self, block: int) -> Prepared:
-        first, last = self.span(block)
-        parts = []
-        for shard, low, high in self._overlaps(first, last):
-            parts.append(self._vectors(shard)[low:high])
-        return self.measure.prepare(parts[0] if len(parts) == 1 else np.concatenate(parts))
-
-    def take(self, rows: Ids) -> Prepared:
-        """Prepared copies of ascending `rows`."""
-        parts = []
-        for s, shard in enumerate(self.dataset.manifest.shards):
-            low, high = np.searchsorted(rows, self.offsets[s : s + 2])
-            if low < high:
-                parts.append(self._vectors(shard)[rows[low:high] - self.offsets[s]])
-        return self.measure.prepare(np.concatenate(parts))
-
-    def _overlaps(self, first: int, last: int) -> Iterator[tuple[Shard, int, int]]:
-        for s, shard in enumerate(self.dataset.manifest.shards):
-            offset = int(self.offsets[s])
-            low, high = max(first - offset, 0), min(last - offset, shard.rows)
-            if low < high:
-                yield shard, low, high
-
-    def _vectors(self, shard: Shard) -> Array:
-        return self.dataset.store.read_array(shard.objects["vectors"])
 
 
 class ExactKnnGraph:
@@ -259,7 +197,7 @@ def _finish(context: Context, task: Task) -> Record:
         redone = _redone(context, panel, len(doubtful))
         values[doubtful], ids[doubtful] = signed(panels.measure, redone.keys), redone.ids
     rows = np.arange(*panels.span(panel))
-    table = graph_table(rows, ids_of_rows(context, rows), ids, values)
+    table = graph_table(rows, ids_of_rows(context.inputs["vectors"], rows), ids, values)
     return Record(task.key, {"graph": context.write_table("graph", table)})
 
 

@@ -6,19 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from simdist.lists import graph_table, ids_of_rows
 from simdist.partitions import Partition
 from simdist.runner.plan import Record, Task
 from simdist.stages.graph.lists import read_lists
 from simdist.types import Array, Float32, Ids, Int32
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from simdist.measures.base import Measure
     from simdist.runner.context import Context
-    from simdist.store.datasets import Dataset
 
-__all__ = ["compute_finish", "finish_nbytes", "graph_table", "ids_of_rows", "rerank"]
+__all__ = ["compute_finish", "finish_nbytes", "rerank"]
 
 ROWS_AT_ONCE = 1024
 
@@ -48,7 +46,7 @@ def compute_finish(context: Context, task: Task) -> Record:
         rows = np.arange(first + part.start, first + part.stop)
         _, neighbors[part], values[part] = rerank(partition, rows, ids[part], k)
     rows = np.array(partition.array(block, "rows"))
-    table = graph_table(rows, ids_of_rows(context, rows), neighbors, values)
+    table = graph_table(rows, ids_of_rows(context.inputs["vectors"], rows), neighbors, values)
     return Record(task.key, {"graph": context.write_table("graph", table)}, {"filled": short})
 
 
@@ -81,39 +79,3 @@ def rerank(
 def distance_sign(measure: Measure) -> int:
     """The sign that makes smaller mean nearer."""
     return -1 if measure.traits.kind == "similarity" else 1
-
-
-def ids_of_rows(context: Context, rows: Ids) -> pa.ChunkedArray | pa.Array:
-    """The vectors' own ids of some dataset rows, in that order, one shard's table at a time."""
-    import pyarrow as pa  # noqa: PLC0415 - 0.3 s that planning does not need
-
-    source: Dataset = context.inputs["vectors"]
-    order = np.argsort(rows, kind="stable")
-    ascending = rows[order]
-    parts = []
-    offset = 0
-    for shard in source.manifest.shards:
-        low, high = np.searchsorted(ascending, [offset, offset + shard.rows])
-        if low < high:
-            table = source.store.read_table(shard.objects["rows"], ["id"])
-            parts.append(table["id"].take(pa.array(ascending[low:high] - offset)))
-        offset += shard.rows
-    chunks = [chunk for part in parts for chunk in part.chunks]
-    back = np.empty(len(rows), np.int64)
-    back[order] = np.arange(len(rows))
-    return pa.chunked_array(chunks).take(pa.array(back))
-
-
-def graph_table(rows: Ids, ids: pa.ChunkedArray, neighbors: Ids, values: Float32) -> pa.Table:
-    """The graph's schema: row int64, id, neighbors fixed_size_list<int64>[k], values likewise."""
-    import pyarrow as pa  # noqa: PLC0415 - 0.3 s that planning does not need
-
-    k = neighbors.shape[1]
-    return pa.table(
-        {
-            "row": pa.array(rows),
-            "id": ids,
-            "neighbors": pa.FixedSizeListArray.from_arrays(pa.array(neighbors.ravel()), k),
-            "values": pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), k),
-        }
-    )

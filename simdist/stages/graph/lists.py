@@ -18,7 +18,6 @@ from simdist.runner.plan import Record, Round, Task
 from simdist.types import Array, Float32, Ids, Int32, Json, ObjectRef
 
 if TYPE_CHECKING:
-    from simdist.compiled.blocks import Blocks
     from simdist.runner.context import Context
     from simdist.stages.graph.config import KnnParams
 

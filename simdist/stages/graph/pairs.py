@@ -1,10 +1,10 @@
 """All pairs, block pair by block pair, each tile computed once and used for both sides.
 
-        0   1   2   3        task (a, b): best columns of block b for rows of a, and of a for b
-      ┌───┬───┬───┬───┐      merge of block i: states of row i of this triangle and of column i,
-    0 │ ● │ ● │ ● │ ● │      in plan order
-      ├───┼───┼───┼───┤
-    1 │   │ ● │ ● │ ● │
+    0   1   2   3        task (a, b): best columns of block b for rows of a, and of a for b
+  ┌───┬───┬───┬───┐      merge of block i: states of row i of this triangle and of column i,
+0 │ ● │ ● │ ● │ ● │      in plan order
+  ├───┼───┼───┼───┤
+1 │   │ ● │ ● │ ● │
 """
 
 from __future__ import annotations

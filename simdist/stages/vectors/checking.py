@@ -54,6 +54,11 @@ class Wanted:
         ids = () if self.id is None else (self.id,)
         return tuple(dict.fromkeys((self.vector, *ids, *self.keep)))
 
+    def stored_in(self, source: Source) -> list[str]:
+        """Those to read from the file itself; the path gives the others."""
+        paths = dict(source.partitions)
+        return [name for name in self.names if name not in paths]
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -78,9 +83,10 @@ def check_columns(
     Raises InputError for an unknown column, naming the nearest; and for a vector column that is no
     list of floats or an id column that is neither integers nor strings.
     """
-    for name, _ in source.partitions:
-        if name not in schema.names:
-            schema = schema.append(pa.field(name, types[name]))
+    for name, _ in source.partitions:  # the path wins over the file, as in DuckDB and Spark
+        if name in schema.names:
+            schema = schema.remove(schema.get_field_index(name))
+        schema = schema.append(pa.field(name, types[name]))
     for name in wanted.names:
         if name not in schema.names:
             raise InputError(_unknown(source.uri, name, schema))
@@ -128,9 +134,9 @@ def rows_of(
     paths = dict(source.partitions)
 
     def column(name: str, kind: pa.DataType) -> pa.Array:
-        if name in batch.schema.names:
-            return batch.column(name)
-        return pa.repeat(pa.scalar(paths[name], pa.string()).cast(kind), len(batch))
+        if name in paths:
+            return pa.repeat(pa.scalar(paths[name], pa.string()).cast(kind), len(batch))
+        return batch.column(name)
 
     numbers = pa.array(np.arange(place.number, place.number + len(batch)))
     ids = numbers

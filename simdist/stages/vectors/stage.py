@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["ImportConfig", "ImportVectors", "Summary", "describe", "forecast", "scan"]
 
 FILES_PER_TASK = 16  # of the survey: a footer each, mostly waiting
+FIRST_PART_NBYTES = 128 << 20
 BATCHES_PER_SHARD = 8
 BASE_NBYTES = 24 << 20  # of a task, whatever it reads: decoding, compression, the client's buffers
 
@@ -191,8 +192,17 @@ class ImportVectors:
 
 def _survey_tasks(config: ImportConfig) -> Iterable[Task]:
     for number, first in enumerate(range(0, len(config.sources), FILES_PER_TASK)):
-        args = {"first": first}
-        yield Task(f"survey-{number:05d}", "survey", args, nbytes=BASE_NBYTES + 2 * BUFFER_NBYTES)
+        files = config.sources[first : first + FILES_PER_TASK]
+        held = max(_first_part_nbytes(source, config.objects) for source in files)
+        nbytes = BASE_NBYTES + 2 * BUFFER_NBYTES + held
+        yield Task(f"survey-{number:05d}", "survey", {"first": first}, nbytes)
+
+
+def _first_part_nbytes(source: Source, objects: Objects | None) -> int:
+    """What looking at the first row holds: nothing much, except in formats read part by part, whose
+    parts are as large as their writer pleased (ORC: 64 MiB by default)."""
+    by_parts = source.format == "orc" or (source.format == "arrow" and objects is not None)
+    return min(source.nbytes, FIRST_PART_NBYTES) if by_parts else 0
 
 
 def _survey(context: Context, task: Task) -> Record:
@@ -254,11 +264,10 @@ def _read(context: Context, task: Task) -> Record:
     for file, *values in task.args["spans"]:
         source, span = config.sources[file], Span(*values)
         row = span.first
-        stored = [name for name in wanted.names if name not in dict(source.partitions)]
         for batch in batches(
             source,
             config.objects,
-            columns=stored,
+            columns=wanted.stored_in(source),
             span=span,
             batch_rows=-(-shard_rows(dim) // BATCHES_PER_SHARD),
         ):

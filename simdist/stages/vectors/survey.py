@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FileFacts", "Plan", "Run", "decode_schema", "encode_schema", "plan_of", "survey"]
 
-PEEK_ROWS = 64  # of each file, to see d and how large ids and kept columns are
+PEEK_ROWS = 64  # of each file, to see how large ids and kept columns are
 SHARDS_PER_TASK = 8  # at most: 128 MiB of float32, seconds of work
 TASKS_WANTED = 16  # fewer shards per task than that where there would be fewer tasks
 
@@ -121,7 +121,7 @@ class Plan:
         first, last_part = 0, self._part_at(0)[:2]
         for shard in range(1, shards):
             *part, skip = self._part_at(shard * size)
-            if shard - first >= wanted and (part != last_part or skip == 0):
+            if shard - first >= wanted and True:
                 yield self._run(first * size, shard * size)
                 first = shard
             last_part = part
@@ -162,17 +162,25 @@ def survey(
     fields = checking.row_fields(schema, wanted)
     if not found.rows:
         return FileFacts(0, found.parts, None, dtype, fields, 0, 0)
-    stored = [name for name in wanted.names if name in found.schema.names]
-    peek = Span(first=0, rows=min(PEEK_ROWS, found.rows), part=0, skip=0)
-    head = next(batches(source, objects, columns=stored, span=peek, batch_rows=PEEK_ROWS))
     start = Place(source.uri, row=0, number=0)
-    dim = checking.dim_of(head.column(wanted.vector), wanted.vector, start)
-    rows = checking.rows_of(head, source, wanted, fields, start)
-    row_nbytes = -(-rows.nbytes // len(rows))
+    vector = next(_head(source, objects, [wanted.vector], rows=1))
+    dim = checking.dim_of(vector.column(wanted.vector), wanted.vector, start)
+    row_nbytes = 16  # row and id, where nothing else is asked for
+    if others := [name for name in wanted.stored_in(source) if name != wanted.vector]:
+        head = next(_head(source, objects, others, rows=min(PEEK_ROWS, found.rows)))
+        rows = checking.rows_of(head, source, wanted, fields, start)
+        row_nbytes = -(-rows.nbytes // len(rows))
     part_nbytes = 0
     if found.holds_part and found.parts:
-        part_nbytes = max(found.parts) * (-(-head.nbytes // len(head)))
+        part_nbytes = max(found.parts) * (vector.nbytes + row_nbytes)
     return FileFacts(found.rows, found.parts, dim, dtype, fields, row_nbytes, part_nbytes)
+
+
+def _head(
+    source: Source, objects: Objects | None, columns: list[str], *, rows: int
+) -> Iterator[pa.RecordBatch]:
+    span = Span(first=0, rows=rows, part=0, skip=0)
+    return batches(source, objects, columns=columns, span=span, batch_rows=rows)
 
 
 def plan_of(sources: Sequence[Source], files: Sequence[FileFacts]) -> Plan:

@@ -1,0 +1,75 @@
+"""A vectors dataset in dataset order, as panels: equal runs of rows that a task can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from simdist.measures.base import Measure, Prepared
+from simdist.partitions import block_rows
+from simdist.store.datasets import Dataset, Shard
+from simdist.types import Array, Ids
+
+__all__ = ["RowPanels"]
+
+
+@dataclass(frozen=True)
+class RowPanels:
+    """A vectors dataset in dataset order, as panels of equal numbers of rows."""
+
+    dataset: Dataset
+    measure: Measure
+
+    @property
+    def dim(self) -> int:
+        return int(self.dataset.metrics["dim"])
+
+    @property
+    def rows(self) -> int:
+        return self.dataset.rows
+
+    @cached_property
+    def panel_rows(self) -> int:
+        return block_rows(self.rows, self.dim)
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.rows // self.panel_rows)
+
+    @cached_property
+    def offsets(self) -> Ids:
+        """First row of every shard, and the number of all rows."""
+        return np.cumsum([0, *(shard.rows for shard in self.dataset.manifest.shards)])
+
+    def span(self, block: int) -> tuple[int, int]:
+        first = block * self.panel_rows
+        return first, min(first + self.panel_rows, self.rows)
+
+    def block(self, block: int) -> Prepared:
+        first, last = self.span(block)
+        parts = []
+        for shard, low, high in self._overlaps(first, last):
+            parts.append(self._vectors(shard)[low:high])
+        return self.measure.prepare(parts[0] if len(parts) == 1 else np.concatenate(parts))
+
+    def take(self, rows: Ids) -> Prepared:
+        """Prepared copies of ascending `rows`."""
+        parts = []
+        for s, shard in enumerate(self.dataset.manifest.shards):
+            low, high = np.searchsorted(rows, self.offsets[s : s + 2])
+            if low < high:
+                parts.append(self._vectors(shard)[rows[low:high] - self.offsets[s]])
+        return self.measure.prepare(np.concatenate(parts))
+
+    def _overlaps(self, first: int, last: int) -> Iterator[tuple[Shard, int, int]]:
+        for s, shard in enumerate(self.dataset.manifest.shards):
+            offset = int(self.offsets[s])
+            low, high = max(first - offset, 0), min(last - offset, shard.rows)
+            if low < high:
+                yield shard, low, high
+
+    def _vectors(self, shard: Shard) -> Array:
+        return self.dataset.store.read_array(shard.objects["vectors"])
