@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
 from contextlib import ExitStack
@@ -26,10 +27,16 @@ def main(
 ) -> None:
     """Run a flow on Prefect: on PREFECT_API_URL, or on a private API that ends with the run."""
     tell = Teller(debug=debug)
-    with tell.errors(), ExitStack() as stack:
+    with tell.errors():
         load(config, overrides=sets or ())  # what is wrong is told before anything starts
+        # Logs go to the API; the terminal has progress, and Teller's words for errors.
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
         if "PREFECT_API_URL" not in os.environ:
             started = time.monotonic()
+            # Prefect sends its last logs and events when the interpreter ends, and exit hooks run
+            # after that: a server that stopped earlier would make it wait and complain.
+            stack = ExitStack()
+            atexit.register(stack.close)
             api = stack.enter_context(private_api())
             os.environ.update(api.environment)
             with tell.err.status("starting a private Prefect API"):

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.runtime import flow_run
 
 from simdist.config import FlowConfig, links, load
 from simdist.engine import Engine
@@ -39,7 +41,11 @@ def watched_by(*listeners: Listener) -> Iterator[None]:
         _listeners.reset(token)
 
 
-@flow(name="simdist-flow", flow_run_name="{config}")
+def _run_name() -> str:
+    return Path(flow_run.parameters["config"]).stem
+
+
+@flow(name="simdist-flow", flow_run_name=_run_name)
 def simdist_flow(config: str, overrides: Sequence[str] = ()) -> Summary:
     """Run the flow that the YAML file `config` describes; `overrides` as `--set` takes them."""
     settings = load(config, overrides=overrides)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from simdist import datasets, errors, measures
     from simdist.engine import open_engine
     from simdist.errors import SimdistError
-    from simdist.models.knn import knn, knn_graph
+    from simdist.models.knn import knn_graph
+    from simdist.models.search import knn
     from simdist.models.vectors import import_vectors
     from simdist.store import Dataset, open_store
 
@@ -47,7 +48,7 @@ _HOMES = {
     "Dataset": "simdist.store",
     "SimdistError": "simdist.errors",
     "import_vectors": "simdist.models.vectors",
-    "knn": "simdist.models.knn",
+    "knn": "simdist.models.search",
     "knn_graph": "simdist.models.knn",
     "open_engine": "simdist.engine",
     "open_store": "simdist.store",

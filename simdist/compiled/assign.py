@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from simdist.compiled.kernel import kernel
 from simdist.types import Array, Float32, Ids, Int32
 
 __all__ = ["bucket_order", "nearest_columns"]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def nearest_columns(nearness: Float32, terms: Float32, out: Int32) -> None:
     """The columns of largest nearness + terms in every row, nearest first, ties to the lower one.
 
@@ -33,7 +33,7 @@ def nearest_columns(nearness: Float32, terms: Float32, out: Int32) -> None:
                 out[i, slot] = j
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def bucket_order(buckets: Array, count: int, order: Ids, starts: Ids) -> None:
     """Stable order of entries by bucket; negative buckets are left out.
 

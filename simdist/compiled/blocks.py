@@ -8,16 +8,17 @@ is copied, nothing as long as the data set is held: the pages come and go with t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, njit, types
+from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from simdist.compiled.kernel import inlined
 from simdist.types import Array, Ids
 
 __all__ = ["Blocks", "row_address"]
@@ -60,7 +61,13 @@ class Blocks:
         return out
 
 
-@intrinsic
+def _typed_intrinsic(build: Callable[..., Any]) -> Callable[[int], Any]:
+    """numba's intrinsic, typed as kernels call it."""
+    called: Callable[[int], Any] = intrinsic(build)
+    return called
+
+
+@_typed_intrinsic
 def _pointer(_context: Any, address: Any) -> Any:
     """An int64 address as a void pointer."""
 
@@ -70,7 +77,7 @@ def _pointer(_context: Any, address: Any) -> Any:
     return types.voidptr(address), codegen
 
 
-@intrinsic
+@_typed_intrinsic
 def prefetch(_context: Any, address: Any) -> Any:
     """Ask for the cache line at an address; a hint, never a fault."""
 
@@ -85,20 +92,21 @@ def prefetch(_context: Any, address: Any) -> Any:
     return types.void(address), codegen
 
 
-@njit(nogil=True, cache=True, inline="always")
+@inlined
 def row_address(addresses: Ids, shift: int, row_nbytes: int, position: int) -> int:
     """Address of row `position` of a matrix cut into blocks."""
     block = position >> shift
-    return addresses[block] + (position - (block << shift)) * row_nbytes  # type: ignore[no-any-return]
+    address: int = addresses[block] + (position - (block << shift)) * row_nbytes
+    return address
 
 
-@njit(nogil=True, cache=True, inline="always")
+@inlined
 def float32_row(address: int, length: int) -> Any:
     """The float32 values at an address."""
     return carray(_pointer(address), (length,), np.float32)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@inlined
 def int32_row(address: int, length: int) -> Any:
     """The int32 values at an address."""
     return carray(_pointer(address), (length,), np.int32)

@@ -11,9 +11,9 @@ All kernels are serial and release the GIL; threads belong to the engine.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from simdist.compiled.blocks import float32_row, int32_row, prefetch, row_address
+from simdist.compiled.kernel import fast_kernel, inlined, kernel
 from simdist.types import Array, Float32, Ids, Int32
 
 __all__ = [
@@ -34,26 +34,20 @@ CANDIDATES = 2048  # of one row in one join, at most
 CHUNK = 16  # columns whose maximum is taken at once before any of them is looked at
 
 
-@njit(nogil=True, cache=True, inline="always")
+@inlined
 def _insert(ids: Int32, keys: Float32, candidate: int, key: float) -> bool:
     """Put a candidate into one sorted list; True where it went in as a new id."""
     width = len(ids)
     if key < keys[width - 1] or (key == keys[width - 1] and candidate >= ids[width - 1] >= 0):
         return False
-    for slot in range(width):
-        if ids[slot] == candidate:
-            if key <= keys[slot]:
-                return False
-            while slot > 0 and (
-                keys[slot - 1] < key or (keys[slot - 1] == key and ids[slot - 1] > candidate)
-            ):
-                ids[slot] = ids[slot - 1]
-                keys[slot] = keys[slot - 1]
-                slot -= 1
-            ids[slot] = candidate
-            keys[slot] = key
-            return False
     slot = width - 1
+    for place in range(width):
+        if ids[place] == candidate:
+            if key <= keys[place]:
+                return False
+            slot = place
+            break
+    known = ids[slot] == candidate
     while slot > 0 and (
         keys[slot - 1] < key or (keys[slot - 1] == key and ids[slot - 1] > candidate)
     ):
@@ -62,10 +56,10 @@ def _insert(ids: Int32, keys: Float32, candidate: int, key: float) -> bool:
         slot -= 1
     ids[slot] = candidate
     keys[slot] = key
-    return True
+    return not known
 
 
-@njit(nogil=True, cache=True, fastmath={"nnan", "nsz", "reassoc", "contract"})
+@fast_kernel
 def leaf_top(
     nearness: Float32, terms: Float32, members: Int32, out_ids: Int32, out_keys: Float32
 ) -> None:
@@ -107,7 +101,7 @@ def leaf_top(
             out_keys[i, slot] = best[slot] + terms[i] if where[slot] >= 0 else -np.inf
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def insert_entries(
     rows: Int32, entry_ids: Int32, entry_keys: Float32, ids: Int32, keys: Float32
 ) -> None:
@@ -123,7 +117,7 @@ def insert_entries(
                 _insert(ids[i], keys[i], entry_ids[e, slot], entry_keys[e, slot])
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def link(
     ids: Int32,
     fresh: Array,
@@ -163,7 +157,7 @@ def link(
         links[i, count:] = 0
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def walk(
     first: int,
     last: int,
@@ -213,7 +207,7 @@ def walk(
             table[used[c]] = -1
 
 
-@njit(nogil=True, cache=True, inline="always")
+@inlined
 def _mark(table: Int32, used: Int32, count: int, candidate: int) -> int:
     """Put a candidate into the table of those seen; count + 1 where it was not there."""
     mask = len(table) - 1
@@ -227,15 +221,15 @@ def _mark(table: Int32, used: Int32, count: int, candidate: int) -> int:
     return count + 1
 
 
-@njit(nogil=True, cache=True, fastmath={"nsz", "reassoc", "contract"})
-def _dot(a: Float32, b: Float32) -> float:
+@fast_kernel
+def _dot(a: Float32, b: Float32) -> np.float32:
     total = np.float32(0.0)
     for t in range(len(a)):
         total += a[t] * b[t]
-    return total  # type: ignore[no-any-return]
+    return total
 
 
-@njit(nogil=True, cache=True, fastmath={"nsz", "reassoc", "contract"})
+@fast_kernel
 def score(
     first: int,
     indptr: Ids,
@@ -270,7 +264,7 @@ def score(
             keys[e] = key
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def insert_found(indptr: Ids, found: Int32, found_keys: Float32, ids: Int32, keys: Float32) -> None:
     """Insert every row's candidates into its list. ids, keys: [rows, w], changed in place."""
     for r in range(len(indptr) - 1):
@@ -278,7 +272,7 @@ def insert_found(indptr: Ids, found: Int32, found_keys: Float32, ids: Int32, key
             _insert(ids[r], keys[r], found[e], found_keys[e])
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def mark_fresh(before: Int32, before_fresh: Array, joined: int, ids: Int32, fresh: Array) -> None:
     """fresh[r, s] = 1 where ids[r, s] has not been joined yet: it is not in before[r], or was there
     unjoined, beyond the first `joined` places. All [rows, w]."""
@@ -291,7 +285,7 @@ def mark_fresh(before: Int32, before_fresh: Array, joined: int, ids: Int32, fres
                     break
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def sort_lists(values: Float32, numbers: Ids, ids: Int32) -> None:
     """Sort every list by (value ascending, number ascending). All [rows, w], changed in place."""
     for r in range(len(ids)):
@@ -311,7 +305,7 @@ def sort_lists(values: Float32, numbers: Ids, ids: Int32) -> None:
             ids[r, t] = candidate
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def fill_short(first: int, rows: int, ids: Int32, keys: Float32, least: int) -> int:
     """Give every list at least `least` ids: from the places beside its row in cell order, nearest
     place first, around the end. Their keys are -inf: anything found later goes before them.

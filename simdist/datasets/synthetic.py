@@ -48,8 +48,8 @@ def manifold(
         z ~ N(0, I_r),   x = sin(z A + b) B + noise * N(0, I_d)
 
     with r = intrinsic_dim, A [r, d] ~ N(0, 1 / r), b uniform on the circle and B [d, d] a random
-    rotation times sqrt(2), so that a coordinate varies by about 1. The map is smooth and, for d well
-    above 2 r, one to one, so neighbourhoods have dimension r while the rows span all d dimensions.
+    rotation times sqrt(2), so that a coordinate varies by about 1. The map is smooth and, for d
+    well above 2 r, one to one: neighbourhoods have dimension r, while the rows span all d.
     Nearest-neighbour estimators find r to a few percent without noise.
     noise: standard deviation per coordinate. At 0.01 it stays below the distance of nearest
     neighbours for r >= 8 up to 1e7 rows; for small r it is what they see, unless it is 0.

@@ -51,6 +51,11 @@ SETTINGS = {
     "distributed.deploy.lost-worker-timeout": "1h",
     "distributed.scheduler.no-workers-timeout": "60s",
     "distributed.nanny.pre-spawn-environ": threads.environment(1),
+    # Stack samples, event loop ticks and machine readings for a dashboard that is not there: idle,
+    # they take a tenth of a cpu.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ def map_window(
     *,
     window: int | None = None,
     timeout: float | None = None,
-) -> Iterator[tuple[str, Any]]:
+) -> Generator[tuple[str, Any], None, None]:
     """(key, result) of each call as it ends; at most `window` are submitted and unfinished.
 
     calls: drawn lazily, so that a plan of a million tasks costs a window of memory.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 from simdist.measures import Measure, resolve
 from simdist.models.chain import Link, run_links
@@ -53,10 +53,24 @@ def knn_links(
     )
 
 
+class KnnOptions(TypedDict, total=False):
+    """Keyword options of `knn_graph`, for its typed overloads."""
+
+    measure: Json | Measure
+    recall: float | None
+    method: Method
+    seed: int
+    params: KnnParams | None
+    store: Store | str | None
+    scratch: Store | str | None
+    engine: Engine | str | None
+    listeners: Sequence[Listener]
+
+
 @overload
-def knn_graph(x: Dataset, k: int = ..., **options: Any) -> GraphDataset: ...
+def knn_graph(x: Dataset, k: int = 15, **options: Unpack[KnnOptions]) -> GraphDataset: ...
 @overload
-def knn_graph(x: Array, k: int = ..., **options: Any) -> KnnGraph: ...
+def knn_graph(x: Array, k: int = 15, **options: Unpack[KnnOptions]) -> KnnGraph: ...
 def knn_graph(
     x: Array | Dataset,
     k: int = 15,

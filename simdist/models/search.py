@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, overload
 
 from simdist.errors import ConfigError
 from simdist.measures import Measure, resolve
@@ -50,10 +50,28 @@ def search_links(
     )
 
 
+class SearchOptions(TypedDict, total=False):
+    """Keyword options of `knn`, for its typed overloads."""
+
+    measure: Json | Measure
+    method: Literal["approximate", "exact"]
+    recall: float | None
+    seed: int
+    probes: int | None
+    store: Store | str | None
+    scratch: Store | str | None
+    engine: Engine | str | None
+    listeners: Sequence[Listener]
+
+
 @overload
-def knn(queries: Dataset, corpus: Dataset, k: int = ..., **options: Any) -> GraphDataset: ...
+def knn(
+    queries: Dataset, corpus: Dataset, k: int = 10, **options: Unpack[SearchOptions]
+) -> GraphDataset: ...
 @overload
-def knn(queries: Array, corpus: Array, k: int = ..., **options: Any) -> KnnGraph: ...
+def knn(
+    queries: Array, corpus: Array, k: int = 10, **options: Unpack[SearchOptions]
+) -> KnnGraph: ...
 def knn(
     queries: Array | Dataset,
     corpus: Array | Dataset,

@@ -87,15 +87,17 @@ class Context:
 
     def check(self) -> None:
         """Cancelled where this run's driver has cancelled it; asks the store once a second."""
+        run_id = self.spec.run_id
         now = time.monotonic()
-        if now - _asked.get(self.spec.run_id, -np.inf) < SECONDS_BETWEEN_CANCEL_CHECKS:
-            return
-        _asked[self.spec.run_id] = now
-        if self.store.cancelled(self.spec.run_id):
-            raise Cancelled(f"run {self.spec.run_id} was cancelled by its driver")
+        if now >= _ask_next.get(run_id, -np.inf):
+            _ask_next[run_id] = now + SECONDS_BETWEEN_CANCEL_CHECKS
+            if self.store.cancelled(run_id):
+                _ask_next[run_id] = np.inf
+        if _ask_next[run_id] == np.inf:  # all tasks of this process, not only the one that asked
+            raise Cancelled(f"run {run_id} was cancelled by its driver")
 
 
-_asked: dict[str, float] = {}  # when this process last asked, by run
+_ask_next: dict[str, float] = {}  # when this process asks again, by run; never once it is cancelled
 
 
 @lru_cache(maxsize=64)

@@ -5,7 +5,8 @@ Events are for people; nothing in them enters a record or a manifest, so clocks 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -20,6 +21,7 @@ __all__ = [
     "StageDone",
     "StageStarted",
     "TaskDone",
+    "Teller",
 ]
 
 
@@ -88,3 +90,23 @@ class StageDone:
 
 Event: TypeAlias = StageStarted | RoundStarted | TaskDone | RecordLost | RoundDone | StageDone
 Listener: TypeAlias = Callable[[Event], None]
+
+
+class Teller:
+    """Sends each event to every listener that has not failed."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self.listeners = list(listeners)
+
+    def __call__(self, event: Event) -> None:
+        for listener in list(self.listeners):
+            try:
+                listener(event)
+            except Exception as error:
+                self.listeners.remove(listener)
+                warnings.warn(
+                    f"a listener failed at {type(event).__name__} and is told no more; the run goes"
+                    f" on: {type(error).__name__}: {error}",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )

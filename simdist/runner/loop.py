@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 from simdist.engine.base import Engine
 from simdist.engine.ops import Call, map_window
-from simdist.errors import ConfigError, PlanTooLarge, SimdistError, TaskFailed
+from simdist.errors import (
+    ConfigError,
+    SimdistError,
+    StoreError,
+    TaskFailed,
+)
 from simdist.runner.context import Context, JobSpec
 from simdist.runner.events import (
-    Event,
     Listener,
-    RecordLost,
     RoundDone,
     RoundStarted,
     StageDone,
     StageStarted,
     TaskDone,
+    Teller,
 )
 from simdist.runner.plan import Commit, Job, Record, Round, Task
+from simdist.runner.refusals import refuse_too_large, refuse_twice, refuse_unreachable
+from simdist.runner.standing import complete, recorded, refuse_lost
 from simdist.store.datasets import Dataset, Manifest
 from simdist.store.store import Store
 from simdist.types import ObjectRef
@@ -43,18 +50,20 @@ def run(
     """Bring a job to its committed dataset, doing only what has no record yet.
 
     name: what people call this job in events. timeout: seconds without any task ending.
+    listeners: told each event, in order, by the thread that called. One that raises is told no
+        more, with a RuntimeWarning: what shows a run must not be able to end it.
     Raises the original error of a task that failed for a reason simdist knows (InputError,
     StoreError, ...), TaskFailed otherwise; what was recorded stays, and running again resumes.
     """
-    _refuse_unreachable(store, engine)
+    refuse_unreachable([store, *(data.store for data in job.inputs.values())], engine)
     started = time.monotonic()
     fingerprint = job.fingerprint
-    tell = _Teller(listeners)
+    tell = Teller(listeners)
     tell(StageStarted(job.stage.name, name, fingerprint))
     dataset = committed(job, store)
-    reused = dataset is not None
-    if dataset is None:
-        dataset = _carry_out(job, fingerprint, store, engine, tell, timeout)
+    reused = dataset is not None and complete(dataset, tell)
+    if dataset is None or not reused:
+        dataset = _carry_out(job, store, engine, tell, timeout)
     seconds = time.monotonic() - started
     metrics = dataset.manifest.metrics
     tell(
@@ -73,10 +82,9 @@ def committed(job: Job, store: Store) -> Dataset | None:
     return None if manifest is None else Dataset(store, manifest)
 
 
-def _carry_out(
-    job: Job, fingerprint: str, store: Store, engine: Engine, tell: _Teller, timeout: float
-) -> Dataset:
+def _carry_out(job: Job, store: Store, engine: Engine, tell: Teller, timeout: float) -> Dataset:
     """Rounds until the stage says commit; a driver that fails cancels its own running tasks."""
+    fingerprint = job.fingerprint
     spec = JobSpec(
         stage=job.stage,
         config=job.config,
@@ -89,52 +97,55 @@ def _carry_out(
     try:
         rounds: dict[str, Sequence[Record]] = {}
         known = store.list_records(fingerprint)
+        keys: set[str] = set()
         while isinstance(step := job.stage.next(job, rounds, Context(spec)), Round):
             if step.name in rounds:
                 raise ConfigError(f"stage {job.stage.name} asked for round {step.name!r} twice")
-            records, ref = _round(step, spec, known, engine, tell, timeout)
+            refuse_twice(step, keys, job.stage.name)
+            records, ref = _round(step, spec, known, engine, tell, timeout=timeout)
             rounds[step.name] = records
             spec = replace(spec, rounds={**spec.rounds, step.name: ref})
-        return _commit(job, step, fingerprint, store)
-    except BaseException:
-        store.cancel(spec.run_id)
+        dataset = _commit(job, step, fingerprint, store)
+    except BaseException as error:
+        _give_up(spec, error)
         raise
-    finally:
-        store.release(spec.run_id)
+    store.release(spec.run_id)
+    return dataset
+
+
+def _give_up(spec: JobSpec, error: BaseException) -> None:
+    """Tell this run's tasks to stop; `error`, which ended it, stays the one that people see."""
+    try:
+        spec.store.cancel(spec.run_id)
+        spec.store.release(spec.run_id)
+    except StoreError as failed:
+        error.add_note(f"Tasks still running could not be told to stop: {failed}")
 
 
 def _round(
-    step: Round, spec: JobSpec, known: set[str], engine: Engine, tell: _Teller, timeout: float
+    step: Round, spec: JobSpec, known: set[str], engine: Engine, tell: Teller, *, timeout: float
 ) -> tuple[list[Record], ObjectRef]:
     """Records of a round in plan order, and the object that lists them for later rounds."""
     started = time.monotonic()
     stage = spec.stage.name
     index = f"round-{step.name}"
-    done = _recorded(step, spec, known, tell)
+    done = recorded(step, spec, known, tell)
     tell(RoundStarted(stage, step.name, len(step.tasks), len(done)))
     todo = [task for task in step.tasks if task.key not in done]
     if todo:
-        _refuse_too_large(todo, stage, engine)
-    calls = (
-        Call(
-            f"{spec.fingerprint[:8]}-{task.key}",
-            run_task,
-            (spec, task),
-            nbytes=task.nbytes,
-            cpus=task.cpus,
-        )
-        for task in todo
-    )
+        refuse_too_large(todo, stage, engine)
+    failed: Exception | None = None
     try:
-        for _key, result in map_window(engine, calls, timeout=timeout):
-            done[result.record.task] = result.record
-            tell(
-                TaskDone(
-                    stage, step.name, result.record.task, result.seconds, len(done), len(step.tasks)
-                )
-            )
+        # Closed here, not when somebody collects it: after a Ctrl-C nothing more may start.
+        with closing(map_window(engine, _calls(spec, todo), timeout=timeout)) as ended:
+            for _, result in ended:
+                key = result.record.task
+                done[key] = result.record
+                tell(TaskDone(stage, step.name, key, result.seconds, len(done), len(step.tasks)))
     except TaskFailed as failure:
-        raise _explained(failure) from failure
+        failed = _explained(failure)
+    if failed is not None:
+        raise failed  # outside of the except: its own cause and context stay as the task made them
     records = [done[task.key] for task in step.tasks]
     ref = spec.store.write_json("round", [record.to_json() for record in records])
     if index not in known:
@@ -143,22 +154,10 @@ def _round(
     return records, ref
 
 
-def _recorded(step: Round, spec: JobSpec, known: set[str], tell: _Teller) -> dict[str, Record]:
-    """Tasks of the round that an earlier run finished and whose objects are still whole."""
-    found: dict[str, Record] = {}
-    for task in step.tasks:
-        if task.key not in known:
-            continue
-        value = spec.store.read_record(spec.fingerprint, task.key)
-        if value is None:
-            continue
-        record = Record.from_json(value)
-        lost = next((ref for ref in record.objects.values() if not spec.store.whole(ref)), None)
-        if lost is None:
-            found[task.key] = record
-        else:
-            tell(RecordLost(spec.stage.name, task.key, lost.key))
-    return found
+def _calls(spec: JobSpec, tasks: Iterable[Task]) -> Iterator[Call]:
+    for task in tasks:
+        key = f"{spec.fingerprint[:8]}-{task.key}"
+        yield Call(key, run_task, (spec, task), nbytes=task.nbytes, cpus=task.cpus)
 
 
 def _commit(job: Job, step: Commit, fingerprint: str, store: Store) -> Dataset:
@@ -194,42 +193,25 @@ def run_task(spec: JobSpec, task: Task) -> TaskResult:
     context = Context(spec)
     context.check()
     record = spec.stage.compute(context, task)
-    stands = spec.store.write_record(spec.fingerprint, task.key, record.to_json())
-    return TaskResult(Record.from_json(stands), time.monotonic() - started)
+    stands = Record.from_json(spec.store.write_record(spec.fingerprint, task.key, record.to_json()))
+    if stands.objects != record.objects:
+        refuse_lost(spec, stands)
+    return TaskResult(stands, time.monotonic() - started)
 
 
 def _explained(failure: TaskFailed) -> Exception:
     """The task's own error where simdist raised it on purpose, else the failure as it is."""
-    if isinstance(failure.cause, SimdistError):
-        failure.cause.add_note(f"in task {failure.key}")
-        return failure.cause
-    return failure
+    cause = failure.cause
+    if not isinstance(cause, SimdistError):
+        return failure
+    cause.add_note(f"in task {failure.key}")
+    if cause.__traceback__ is None:  # it came from another process, which kept the frames
+        cause.__cause__ = _Trace(failure.trace)
+    return cause
 
 
-def _refuse_too_large(tasks: Sequence[Task], stage: str, engine: Engine) -> None:
-    largest = max(tasks, key=lambda task: task.nbytes)
-    if largest.nbytes > engine.memory:
-        raise PlanTooLarge(
-            f"{stage} task {largest.key} needs {largest.nbytes / 2**20:.0f} MiB; a worker of the"
-            f" {engine.kind} engine has {engine.memory / 2**20:.0f} MiB. Raise engine.memory to at"
-            f" least {largest.nbytes / 2**20:.0f}MiB."
-        )
+class _Trace(Exception):  # noqa: N818 - shown above an error, never raised
+    """Where in another process an error was raised, for tracebacks; not part of its message."""
 
-
-def _refuse_unreachable(store: Store, engine: Engine) -> None:
-    if engine.remote and not store.shared:
-        raise ConfigError(
-            f"store {store.uri} lives in this process, but the {engine.kind} engine runs tasks in"
-            " other processes. Use a file:// store all workers can reach, or s3://."
-        )
-
-
-class _Teller:
-    """Sends each event to every listener."""
-
-    def __init__(self, listeners: Sequence[Listener]) -> None:
-        self.listeners = listeners
-
-    def __call__(self, event: Event) -> None:
-        for listener in self.listeners:
-            listener(event)
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"

@@ -51,7 +51,7 @@ def test_lists_of_every_float_come_out_as_they_went_in(
         (pa.array(range(50), pa.uint64()), pa.int64()),
         (pa.array(range(-25, 25), pa.int8()), pa.int64()),
         (pa.array([f"name {i}" for i in range(50)], pa.string()), pa.string()),
-        (pa.array([f"naïve-{i}" * (i % 7 + 1) for i in range(1, 51)], pa.large_string()), pa.string()),
+        (pa.array(["naïve" * (i % 7) + str(i) for i in range(50)], pa.large_string()), pa.string()),
         (pa.array([f"k{i}" for i in range(50)]).dictionary_encode(), pa.string()),
     ],
     ids=["int32", "uint64", "int8", "string", "large_string", "dictionary"],

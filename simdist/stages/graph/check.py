@@ -45,9 +45,9 @@ def check_round(
     lists: str,
     truths: dict[str, list[int]],
 ) -> Round:
-    """Recall of the lists of a round. truths: name of a truth round -> [first, last] of the draw."""
+    """Recall of a round's lists. truths: name of a truth round -> [first, last] of the draw."""
     rows = max(last for _, last in truths.values())
-    keep = config.resolved.keep or config.k
+    keep = config.resolved.keep
     width = max(config.k + SLACK, keep)
     nbytes = rows * (60 * width + 8 * partition.dim) + 1024 * width * 8 * partition.dim
     return Round(name, (Task(name, "check", {"lists": lists, "truths": truths}, nbytes),))

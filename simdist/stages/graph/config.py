@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from simdist.errors import ConfigError, InputError
 from simdist.types import Json
 
-__all__ = ["KnnGraphConfig", "KnnParams", "refuse_too_few_rows"]
+__all__ = ["KnnGraphConfig", "KnnParams", "Knobs", "refuse_too_few_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +40,37 @@ class KnnParams:
             if value is not None and value < (0 if name == "joins" else 1):
                 raise ConfigError(f"knn params {name}={value}: expected a positive number")
 
-    def resolved(self, k: int, recall: float | None) -> KnnParams:
-        """The same with every None chosen. Figures behind the choice: docs/knn.md."""
+    def resolved(self, k: int, recall: float | None) -> Knobs:
+        """Every knob chosen. Figures behind the choice: docs/knn.md."""
         target = recall or 0.0
         hard = target > 0.96
         keep = self.keep or _multiple(k + max(8, k // 2), 8)
         if keep < k:
             raise ConfigError(f"knn params keep={keep} is below k={k}: expected at least k")
-        return replace(
-            self,
+        return Knobs(
             fanout=self.fanout or (6 if hard else 4),
             leaf_rows=self.leaf_rows or max(512, 4 * k),
             leaf_neighbors=self.leaf_neighbors or max(10, 2 * k // 3),
             keep=keep,
             links=self.links or min(keep, max(12, k + 5 if hard else k)),
             joins=2 if self.joins is None else self.joins,
+            sample=self.sample,
+            sample_limit=self.sample_limit,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """KnnParams with every choice made; the names mean the same."""
+
+    fanout: int
+    leaf_rows: int
+    leaf_neighbors: int
+    keep: int
+    links: int
+    joins: int
+    sample: int
+    sample_limit: int
 
 
 def _multiple(value: int, of: int) -> int:
@@ -90,7 +105,8 @@ class KnnGraphConfig:
             )
 
     @property
-    def resolved(self) -> KnnParams:
+    def resolved(self) -> Knobs:
+        """The builder's knobs, all chosen."""
         return self.params.resolved(self.k, self.recall)
 
     def to_json(self) -> Mapping[str, Json]:

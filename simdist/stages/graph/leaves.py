@@ -15,7 +15,7 @@ import numpy as np
 from simdist.measures import Prepared
 from simdist.partitions import Partition, measure_surrogate, power_of_two
 from simdist.runner.plan import Record, Round, Task
-from simdist.stages.graph.config import KnnParams
+from simdist.stages.graph.config import Knobs
 from simdist.types import Array, Float32, Ids, Int32, Json
 
 if TYPE_CHECKING:
@@ -25,22 +25,21 @@ if TYPE_CHECKING:
 __all__ = ["compute_leaves", "leaf_round"]
 
 TASK_NBYTES = 64 << 20  # vectors a task reads, cell by cell
+TASKS_WANTED = 16  # enough to keep a few workers busy on small data
 CELL_NBYTES = 16 << 20  # vectors it holds at once
 FIRST_FANOUT = 2  # children a row joins when its cell is first split; one below that
 SMALL = 8  # children below leaf_rows / SMALL share a leaf with their neighbour
 
 
-def leaf_round(name: str, partition: Partition, params: KnnParams, ranks: int, level: int) -> Round:
+def leaf_round(name: str, partition: Partition, params: Knobs, ranks: int, level: int) -> Round:
     """One task per group of consecutive cells, or per part of a cell too large to hold.
 
     ranks: how many of a row's nearest cells it joins. level: makes splits differ between rounds.
     """
-    assert params.leaf_neighbors is not None
-    assert params.leaf_rows is not None
     row_nbytes = 4 * partition.dim
     cap = max(power_of_two(CELL_NBYTES // row_nbytes), 2 * params.leaf_rows)
-    goal = max(power_of_two(TASK_NBYTES // row_nbytes), cap)
     copies = np.asarray(partition.sizes)[:, :ranks].sum(axis=1)
+    goal = min(power_of_two(TASK_NBYTES // row_nbytes), max(int(copies.sum()) // TASKS_WANTED, 1))
     tasks = []
     for cells, part, parts, rows in _groups(copies, goal, cap):
         held = min(cap, int(copies[cells.start : cells.stop].max()))
@@ -100,9 +99,9 @@ def compute_leaves(context: Context, task: Task) -> Record:
             params.leaf_rows,
             context.rng("split", args["level"], cell, args["part"]),
         )
-        for leaf, rows in splitter.leaves(partition.take(members)):
+        for leaf, prepared in splitter.leaves(partition.take(members)):
             context.check()
-            entries.add(members[leaf], rows)
+            entries.add(members[leaf], prepared)
     rows, ids, keys = entries.all()
     blocks = rows // partition.block_rows
     order = np.empty(len(rows), np.int64)

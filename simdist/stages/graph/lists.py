@@ -19,7 +19,7 @@ from simdist.types import Array, Float32, Ids, Int32, Json, ObjectRef
 
 if TYPE_CHECKING:
     from simdist.runner.context import Context
-    from simdist.stages.graph.config import KnnParams
+    from simdist.stages.graph.config import Knobs
 
 __all__ = [
     "block_round",
@@ -46,13 +46,11 @@ def block_round(
     )
 
 
-def join_nbytes(partition: Partition, params: KnnParams) -> int:
+def join_nbytes(partition: Partition, params: Knobs) -> int:
     """What a merge, links or join task holds at most: lists twice, edges, one chunk's candidates.
 
     Vectors and other blocks' links are mapped, not held.
     """
-    assert params.keep is not None
-    assert params.links is not None
     rows = min(partition.block_rows, partition.rows)
     candidates = ROWS_AT_ONCE * 2048 * 12
     gathered = 0 if partition.measure.traits.gemm else ROWS_AT_ONCE * 2048 * 4 * partition.dim // 8

@@ -77,11 +77,6 @@ class ApproximateKnnGraph:
     def forecast(self, config: KnnGraphConfig, rows: int, dim: int) -> Forecast:
         """Cost of level 0 and one check; further levels only where recall asks for them."""
         params = config.resolved
-        assert params.fanout is not None
-        assert params.keep is not None
-        assert params.links is not None
-        assert params.leaf_rows is not None
-        assert params.leaf_neighbors is not None
         blocks = -(-rows // block_rows(rows, dim))
         copies = 2 * params.fanout * rows
         joined = params.joins * rows * min((2 * params.links) ** 2 / 4, 2048)
@@ -112,16 +107,13 @@ class _Story:
             if level == 3 or recall.target is None or recall.low >= recall.target:
                 break
         params = self.config.resolved
-        nbytes = finish_nbytes(self.partition, params.keep or 0, self.config.k)
+        nbytes = finish_nbytes(self.partition, params.keep, self.config.k)
         yield block_round("finish", "finish", self.partition, nbytes, {"lists": lists})
         return recall, "finish"
 
     def _level(self, level: int, lists: str) -> Generator[Round, None, str]:
         """The rounds of one level of effort; returns the name of the round with its lists."""
         params = self.config.resolved
-        assert params.fanout is not None
-        assert params.links is not None
-        assert params.keep is not None
         known = int(self.partition.dataset.manifest.metrics["fanout"])
         if level == 0:
             lists = yield from self._leaves(level, "", min(params.fanout, known))
@@ -174,8 +166,9 @@ class _Story:
             yield check_round(check, self.partition, self.config, lists, dict(truths))
             recall = recall_of(self.done[check][0])
             first = last
-            open_question = recall.target is not None and recall.low < recall.target
-            if not (open_question and recall.estimate > recall.target and last < limit):
+            target = recall.target
+            open_question = target is not None and recall.low < target < recall.estimate
+            if not (open_question and last < limit):
                 return recall
             last = min(2 * last, limit)
 

@@ -121,7 +121,7 @@ class Plan:
         first, last_part = 0, self._part_at(0)[:2]
         for shard in range(1, shards):
             *part, skip = self._part_at(shard * size)
-            if shard - first >= wanted and True:
+            if shard - first >= wanted and (part != last_part or skip == 0):
                 yield self._run(first * size, shard * size)
                 first = shard
             last_part = part

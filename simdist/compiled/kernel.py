@@ -1,0 +1,33 @@
+"""The one way a kernel is compiled: nogil, serial, cached on disk, its Python type kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+
+__all__ = ["fast_kernel", "inlined", "kernel"]
+
+Loop = TypeVar("Loop", bound=Callable[..., Any])
+
+# Sums and maxima run in vector lanes; infinities keep their meaning, NaN has none (no input has it).
+REORDERED = {"reassoc", "contract", "nsz", "nnan"}
+
+
+def kernel(loop: Loop) -> Loop:
+    """Compiled at its first call, with IEEE arithmetic in the order written."""
+    compiled: Loop = numba.njit(nogil=True, cache=True)(loop)
+    return compiled
+
+
+def fast_kernel(loop: Loop) -> Loop:
+    """Compiled at its first call; sums run in vector lanes."""
+    compiled: Loop = numba.njit(nogil=True, cache=True, fastmath=REORDERED)(loop)
+    return compiled
+
+
+def inlined(loop: Loop) -> Loop:
+    """Part of the kernels that call it."""
+    compiled: Loop = numba.njit(nogil=True, cache=True, inline="always")(loop)
+    return compiled
