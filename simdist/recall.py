@@ -3,8 +3,11 @@
 Recall of a row is the share of its k true neighbours that its list holds. Rows are sampled, and the
 k hits of one row hang together (a row in a bad cell misses many), so the interval is built on rows:
 a Wilson score interval whose sample size is deflated by the measured clustering (the design effect
-of Kish 1965), with the finite population correction. Where every sampled row is perfect, rows count
-once each, as if they had one neighbour: never [1, 1] unless all rows were looked at.
+of Kish 1965), with the finite population correction. Rows that miss everything may be too rare for
+the sample (one in 500, say), and then nothing measured speaks of them: so the spread is taken as if
+one more row with no recall had been drawn, down to where each row counts once, as if it had one
+neighbour. That is also what holds where every sampled row is perfect: never [1, 1] unless all rows
+were looked at.
 """
 
 from __future__ import annotations
@@ -16,9 +19,10 @@ import numpy as np
 
 from simdist.types import Array, Float32, Float64, Ids, Json
 
-__all__ = ["Recall", "hits", "interval"]
+__all__ = ["Recall", "hits", "interval", "summary", "tie_hits"]
 
 Z = 1.959964  # two-sided 95 %
+COMPARED = 1 << 24  # ids compared at once (bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +56,13 @@ class Recall:
 
 def hits(found: Ids, truth: Ids) -> Float64:
     """Recall of every row: share of truth[i] that found[i] holds. Both [m, k]; ids distinct."""
-    same = (found[:, :, None] == truth[:, None, :]) & (truth[:, None, :] >= 0)
-    shares: Float64 = same.any(axis=1).sum(axis=1) / np.maximum((truth >= 0).sum(axis=1), 1)
-    return shares
+    shares = np.empty(len(truth), np.float64)
+    step = max(1, COMPARED // max(1, found.shape[1] * truth.shape[1]))
+    for start in range(0, len(truth), step):
+        part = slice(start, start + step)
+        same = found[part, :, None] == truth[part, None, :]
+        shares[part] = (same.any(axis=1) & (truth[part] >= 0)).sum(axis=1)
+    return shares / np.maximum((truth >= 0).sum(axis=1), 1)
 
 
 def tie_hits(found: Float32, truth: Float32, *, larger_is_nearer: bool) -> Float64:
@@ -71,10 +79,12 @@ def interval(per_row: Float64, k: int, *, population: int) -> tuple[float, float
     p = float(per_row.mean())
     if m >= population:
         return p, p
-    spread = float(per_row.var(ddof=1)) if m > 1 else 0.0
     effective = float(m)
-    if 0.0 < p < 1.0 and spread > 0.0:
-        effective = min(p * (1 - p) / (spread / m), float(m * k))
+    if m > 1 and 0.0 < p < 1.0:
+        spread = float(per_row.var(ddof=1))
+        guarded = m * p * (1 - p) / (spread + p * p / m)
+        measured = m * p * (1 - p) / spread if spread > 0.0 else math.inf
+        effective = min(measured, max(guarded, float(m)), float(m * k))
     effective *= (population - 1) / (population - m)
     shrink = 1 + Z * Z / effective
     centre = (p + Z * Z / (2 * effective)) / shrink
@@ -89,8 +99,8 @@ def summary(
     low, high = interval(per_row, k, population=population)
     return Recall(
         estimate=_rounded(per_row.mean()),
-        low=_rounded(low),
-        high=_rounded(high),
+        low=math.floor(low * 1e6) / 1e6,  # outwards: a sample never proves 1
+        high=math.ceil(high * 1e6) / 1e6,
         tie_aware=_rounded(ties.mean()),
         p5=_rounded(np.percentile(per_row, 5)),
         rows=len(per_row),

@@ -36,9 +36,12 @@ CHUNK = 16  # columns whose maximum is taken at once before any of them is looke
 
 @inlined
 def _insert(ids: Int32, keys: Float32, candidate: int, key: float) -> bool:
-    """Put a candidate into one sorted list; True where it went in as a new id."""
+    """Put a candidate into one sorted list; True where it went in as a new id. One that is
+    infinitely far (or NaN) stays out: its key is that of an empty place."""
     width = len(ids)
-    if key < keys[width - 1] or (key == keys[width - 1] and candidate >= ids[width - 1] >= 0):
+    if not key > -np.inf:
+        return False
+    if key < keys[width - 1] or (key == keys[width - 1] and candidate >= ids[width - 1]):
         return False
     slot = width - 1
     for place in range(width):
@@ -175,8 +178,12 @@ def walk(
     indptr: [last - first + 1] out. found: out, candidates of row first + r at
     found[indptr[r]:indptr[r + 1]], each once; at most CANDIDATES of them.
     """
-    table = np.full(4 * CANDIDATES, -1, np.int32)
-    used = np.empty(2 * CANDIDATES, np.int32)
+    most = 1 + ids.shape[1] + CANDIDATES
+    size = 4 * CANDIDATES
+    while size < 2 * most:
+        size *= 2
+    table = np.full(size, -1, np.int32)
+    used = np.empty(most, np.int32)
     total = 0
     indptr[0] = 0
     for r in range(last - first):
@@ -279,6 +286,8 @@ def mark_fresh(before: Int32, before_fresh: Array, joined: int, ids: Int32, fres
     for r in range(len(ids)):
         for s in range(ids.shape[1]):
             fresh[r, s] = 1 if ids[r, s] >= 0 else 0
+            if ids[r, s] < 0:
+                continue
             for t in range(before.shape[1]):
                 if before[r, t] == ids[r, s]:
                     fresh[r, s] = before_fresh[r, t] if t >= joined else 0

@@ -33,6 +33,7 @@ from distributed.client import FutureCancelledError
 from simdist.engine import threads
 from simdist.engine.base import Engine, Ref, Scratch, no_timely_end, refuse_nested
 from simdist.engine.completion import Completion, in_order_of_end
+from simdist.engine.environment import keep
 from simdist.engine.flags import Flags
 from simdist.engine.scratch import FileScratch
 from simdist.engine.task import Failure, Stored, Work, encode, import_all, run_packed, unpack
@@ -50,7 +51,7 @@ CLOSE_SECONDS = 20.0
 SETTINGS = {
     "distributed.deploy.lost-worker-timeout": "1h",
     "distributed.scheduler.no-workers-timeout": "60s",
-    "distributed.nanny.pre-spawn-environ": threads.environment(1),
+    "distributed.nanny.environ": threads.environment(1),
     # Stack samples, event loop ticks and machine readings for a dashboard that is not there: idle,
     # they take a tenth of a cpu.
     "distributed.worker.profile.enabled": False,
@@ -188,20 +189,27 @@ class DaskEngine(Engine):
         self._closing.callback(shutil.rmtree, folder, ignore_errors=True)
         settings = SETTINGS | {"distributed.scheduler.allowed-failures": self._retries}
         self._closing.enter_context(dask.config.set(settings))  # some are read while it runs
+        # A nanny sets these here for its worker to inherit, and leaves them; again at every restart.
+        inherited = [*dask.config.get("distributed.nanny.pre-spawn-environ"), "PYTHONHASHSEED"]
+        self._closing.enter_context(keep(inherited))
         try:
-            cluster = distributed.LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",
-                scheduler_kwargs={"dashboard": False},
-                memory_limit=0,
-                silence_logs=logging.CRITICAL,  # what matters is raised, with the task's name
-                local_directory=folder,
-            )
+            with keep(inherited):
+                cluster = distributed.LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    host="127.0.0.1",
+                    dashboard_address="127.0.0.1:0",
+                    scheduler_kwargs={"dashboard": False},
+                    memory_limit=0,
+                    silence_logs=logging.CRITICAL,  # what matters is raised, with the task's name
+                    local_directory=folder,
+                )
         except Exception as error:
-            raise EngineError(f"could not start {workers} Dask workers: {error}") from error
+            raise EngineError(
+                f"could not start {workers} Dask workers: {error}. They import the main script: it "
+                'must be a file, with what runs under `if __name__ == "__main__":`'
+            ) from error
         self._closing.callback(cluster.close, timeout=CLOSE_SECONDS)
         return str(cluster.scheduler_address)
 

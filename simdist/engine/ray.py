@@ -15,21 +15,24 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading as std_threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import psutil
 
 from simdist.engine import threads
 from simdist.engine.base import Engine, Ref, Scratch, no_timely_end, refuse_nested
+from simdist.engine.environment import keep
 from simdist.engine.flags import Flags
 from simdist.engine.scratch import FileScratch
 from simdist.engine.task import Failure, Stored, Work, encode, import_all, run_packed, unpack
@@ -59,6 +62,7 @@ __all__ = ["RayEngine"]
 
 START_SECONDS = 60.0
 CLOSE_SECONDS = 20.0
+KNOCK_SECONDS = 10.0
 OBJECT_STORE_NBYTES = 80 << 20  # little above the least that Ray accepts
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 LONGEST_FOLDER = 40  # Ray puts sockets under it, and a socket's path ends at 107 characters
@@ -207,7 +211,9 @@ class RayEngine(Engine):
         self._closing.callback(_end_leftovers, before)
         self._keep_sigterm()
         self._closing.callback(ray.shutdown)
-        with _environment(_own_environment()), _loopback_only():
+        own = _own_environment()
+        with keep(own), _loopback_only():
+            os.environ.update(own)
             try:
                 ray.init(
                     address="local",  # not what RAY_ADDRESS says
@@ -229,8 +235,12 @@ class RayEngine(Engine):
         if ray.is_initialized():
             return  # the user's own connection, which stays theirs to shut down
         self._keep_sigterm()
+        # A cluster that listens on this machine only is not found under the public address.
+        switch = _loopback_only() if _is_loopback(address) else nullcontext()
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+            _knock(address)  # Ray itself would try for minutes
+            with switch:
+                ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
         except Exception as error:
             raise EngineError(
                 f"no Ray cluster could be joined at {address}: {error}. Check the address, that "
@@ -337,21 +347,6 @@ def _own_environment() -> dict[str, str]:
 
 
 @contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set while processes start, and only then: numba, for one, rereads its own all the time."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
 def _loopback_only() -> Iterator[None]:
     """Ray replaces 127.0.0.1 by the machine's public address, and then listens on all interfaces,
     unless clusters over several machines are off. That switch has no public name on Linux: Ray's
@@ -386,3 +381,19 @@ def _is_ray(process: psutil.Process, before: set[int]) -> bool:
     with suppress(psutil.Error):
         return "ray" in " ".join(process.cmdline()).lower()
     return False
+
+
+def _is_loopback(address: str) -> bool:
+    return _host(address)[0] in ("127.0.0.1", "localhost", "::1")
+
+
+def _knock(address: str) -> None:
+    """OSError where nobody listens at the address; "auto" names none."""
+    host, port = _host(address)
+    if host is not None and port is not None:
+        socket.create_connection((host, port), timeout=KNOCK_SECONDS).close()
+
+
+def _host(address: str) -> tuple[str | None, int | None]:
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    return parts.hostname, parts.port

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from io import StringIO
 from itertools import zip_longest
 from pathlib import Path
@@ -25,16 +26,20 @@ PLAIN_WIDTH = 110  # columns where the output is no terminal: a log, a file, a p
 
 
 def show(console: Console, *paragraphs: RenderableType) -> None:
-    """Print paragraphs; where the output is no terminal, without padding at the ends of lines."""
-    if console.is_terminal:
-        console.print(*paragraphs, sep="\n")
-        return
-    page = Console(file=StringIO(), width=PLAIN_WIDTH, highlight=False)
-    with page.capture() as capture:
-        page.print(*paragraphs, sep="\n")
-    lines = (line.rstrip() for line in capture.get().splitlines())
-    console.file.write("\n".join(lines) + "\n")
-    console.file.flush()
+    """Print paragraphs; where the output is no terminal, without padding at the ends of lines.
+
+    A text is never broken: addresses in it stay whole for copying.
+    """
+    page = console
+    if not console.is_terminal:
+        page = Console(file=StringIO(), width=PLAIN_WIDTH, highlight=False)
+    with nullcontext() if page is console else page.capture() as capture:
+        for paragraph in paragraphs:
+            page.print(paragraph, soft_wrap=isinstance(paragraph, Text))
+    if capture is not None:
+        lines = (line.rstrip() for line in capture.get().splitlines())
+        console.file.write("\n".join(lines) + "\n")
+        console.file.flush()
 
 
 def print_summary(summary: Summary, console: Console) -> None:
@@ -49,16 +54,17 @@ def _paragraphs(summary: Summary, width: int) -> Iterator[RenderableType]:
     yield indented(_steps(summary.steps))
     yield Text()
     yield indented(_answers(summary, width))
+    yield from _places(summary)
     yield Text()
 
 
 def _answers(summary: Summary, width: int) -> Table:
-    """How good it is, who stands next to whom, and where it lies."""
+    """How good it is, and who stands next to whom."""
     table = columns()
     table.show_header = False
     table.add_column("", style="bold", no_wrap=True)
     table.add_column("", overflow="fold")
-    graph, last = summary.graph, summary.steps[-1]
+    graph = summary.graph
     if graph is not None and (sentence := recall_sentence(graph.metrics)):
         table.add_row("recall", sentence)
         table.add_row()
@@ -68,12 +74,19 @@ def _answers(summary: Summary, width: int) -> Table:
     for note in summary.notes:
         table.add_row("note", Text(note, "yellow"))
         table.add_row()
-    table.add_row("lies at", last.uri)
+    return table
+
+
+def _places(summary: Summary) -> Iterator[Text]:
+    """Where the last step's dataset lies, what it is called, how to look at it."""
+    last = summary.steps[-1]
+    yield Text.assemble(("  lies at  ", "bold"), last.uri)
     if last.named:
         name = last.named.partition("@")[0]
-        table.add_row("named", last.named)
-        table.add_row("look", f"simdist show {name} --store {_short(summary.store)}")
-    return table
+        yield Text.assemble(("  named    ", "bold"), last.named)
+        yield Text.assemble(
+            ("  look     ", "bold"), f"simdist show {name} --store {_short(summary.store)}"
+        )
 
 
 def _short(uri: str) -> str:

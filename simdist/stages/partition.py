@@ -175,7 +175,7 @@ def _story(source: Dataset, shape: Shape) -> Iterator[Round]:
 
 def _gather_nbytes(shape: Shape) -> int:
     rows = min(shape.block_rows, shape.rows)
-    return rows * (2 * 4 * shape.dim + 40 * shape.fanout + 64) + 16 * shape.fine
+    return rows * (2 * 4 * shape.dim + 40 * shape.fanout + 64) + 64 * shape.fine
 
 
 def _sample(context: Context, task: Task) -> Record:
@@ -270,11 +270,12 @@ def _gather(context: Context, task: Task) -> Record:
     shape = _shape(context.config, source)
     first = task.args["block"] * shape.block_rows
     last = min(first + shape.block_rows, shape.rows)
-    counts = np.stack(
-        [np.diff(context.load(r.objects["starts"])) for r in context.records("assign")]
-    )
-    before = np.concatenate([[0], np.cumsum(counts.sum(axis=0))])
-    place = before[:-1] + np.cumsum(counts, axis=0) - counts  # [shards, fine]: position of each run
+    records = context.records("assign")
+    # Shard by shard: a table of all shards' counts would outgrow the block where data is large.
+    before = np.zeros(shape.fine + 1, np.int64)
+    for record in records:
+        before += context.load(record.objects["starts"])
+    place = before[:-1].copy()  # position of the next run of each fine leader
     touched = slice(
         int(np.searchsorted(before, first, side="right")) - 1, int(np.searchsorted(before, last))
     )
@@ -282,15 +283,15 @@ def _gather(context: Context, task: Task) -> Record:
     cells = np.empty((last - first, shape.fanout), np.int32)
     vectors = np.empty((last - first, shape.dim), np.float32)
     offset = 0
-    for s, record in enumerate(context.records("assign")):
+    for shard, record in zip(source.manifest.shards, records, strict=True):
         context.check()
-        shard = source.manifest.shards[s]
-        local, positions = _runs(context, record, place[s], touched, first, last)
+        local, positions = _runs(context, record, place, touched, range(first, last))
         if len(local):
             vectors[positions] = _vectors(context, shard)[local]
             cells[positions] = context.load(record.objects["cells"])[local]
             numbers[positions] = offset + local
         offset += shard.rows
+        place += np.diff(context.load(record.objects["starts"]))
     prepared = measure.prepare(vectors)
     flat = cells.ravel()
     order = np.empty(len(flat), np.int64)
@@ -315,17 +316,17 @@ def _gather(context: Context, task: Task) -> Record:
 
 
 def _runs(
-    context: Context, record: Record, place: Ids, touched: slice, first: int, last: int
+    context: Context, record: Record, place: Ids, touched: slice, block: range
 ) -> tuple[Int32, Ids]:
-    """A shard's rows that fall into [first, last) of cell order, and where in the block they go."""
+    """A shard's rows that fall into the block's positions, and where in the block they go."""
     starts = context.load(record.objects["starts"])
     order = context.load(record.objects["order"])
     low, high = starts[touched.start], starts[touched.stop]
     local = order[low:high]
     lengths = np.diff(starts[touched.start : touched.stop + 1])
     run = np.repeat(np.arange(len(lengths)), lengths)
-    positions = place[touched][run] + np.arange(low, high) - starts[touched][run] - first
-    inside = (positions >= 0) & (positions < last - first)
+    positions = place[touched][run] + np.arange(low, high) - starts[touched][run] - block.start
+    inside = (positions >= 0) & (positions < len(block))
     return local[inside], positions[inside]
 
 

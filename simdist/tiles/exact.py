@@ -51,6 +51,7 @@ __all__ = [
 ]
 
 UNIT = 2.0**-24  # half the distance from 1 to the next float32
+LOWEST = np.finfo(np.float32).min
 
 
 class Nearest(NamedTuple):
@@ -238,7 +239,7 @@ def fold_exact(
     else:
         np.minimum.at(floor, member, signed(measure, worst))
     state = shared.init(row_ids[first])
-    error = key_error(measure, alike, reach(B))
+    useful = _useful_key(measure, key_error(measure, alike, reach(B)), floor)
     shape = (tile or Tile()).within(len(alike), len(B))
     for i in cuts(0, len(alike), shape.rows):
         part = TopKState(state.ids[i], state.keys[i])
@@ -246,8 +247,7 @@ def fold_exact(
             if check is not None:
                 check()
             left, right = alike.take(i), B.take(j)
-            near = _optimistic(measure, measure.nearness(left, right), error[i][:, None])
-            chosen = near >= floor[i][:, None]
+            chosen = measure.nearness(left, right) >= useful[i][:, None]
             _offer_pairs(measure, left, right, chosen, column_ids[j], part)
     return _for_each(reducer, state, member, row_ids)
 
@@ -304,6 +304,32 @@ def _optimistic(measure: Measure, keys: Float32, error: Float64) -> Float32:
     up = np.nextafter(bound.astype(np.float32), np.float32(np.inf))
     values = signed(measure, measure.correct(up)).astype(np.float64)
     return np.nextafter((values + 8 * UNIT * np.abs(values)).astype(np.float32), np.float32(np.inf))
+
+
+def _useful_key(measure: Measure, error: Float64, floor: Float32) -> Float32:
+    """The smallest GEMM key [n] whose optimistic value reaches the floor: found by bisection, as
+    `correct` need not have an inverse. -inf where every key does. The 8 units of slack in
+    `_optimistic` cover a `correct` that is not quite monotone in its last bits."""
+    low = np.full(len(floor), _ordered(LOWEST))
+    high = np.full(len(floor), _ordered(-LOWEST))
+    with np.errstate(all="ignore"):  # the ends of the float range overflow, in the right direction
+        everything = _optimistic(measure, np.full(len(floor), LOWEST), error) >= floor
+        for _ in range(33):
+            middle = (low + high) // 2
+            reached = _optimistic(measure, _from_ordered(middle), error) >= floor
+            low, high = np.where(reached, low, middle), np.where(reached, middle, high)
+    return np.where(everything, np.float32(-np.inf), _from_ordered(high))
+
+
+def _ordered(keys: Float32 | np.float32) -> Ids:
+    """float32 as int64 in the same order."""
+    bits = np.asarray(keys, np.float32).view(np.int32).astype(np.int64)
+    return np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
+
+
+def _from_ordered(ordered: Ids) -> Float32:
+    bits = np.abs(ordered) | np.where(ordered < 0, 0x80000000, 0)
+    return bits.astype(np.uint32).view(np.float32)
 
 
 def _norms(X: Prepared) -> Float64:

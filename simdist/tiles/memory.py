@@ -125,7 +125,7 @@ def exact_memory(n: int, m: int, d: int, k: int, *, tile: Tile | None = None) ->
 
 
 _PAIR_NBYTES = 48  # positions, ids, the float64 sum, its float32 rounding and terms
-_EXACT_NBYTES = 34  # the tile, its bound in float64 and its values in float64 with temporaries
+_EXACT_NBYTES = 14  # a tile made in two steps while the last one lingers, and what was chosen
 
 
 def _vectors(n: int, m: int, d: int) -> int:

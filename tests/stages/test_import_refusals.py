@@ -259,7 +259,9 @@ def test_a_file_that_changes_between_listing_and_reading_is_refused(tmp_path: Pa
         describe(config)
 
 
-def test_a_row_too_wide_for_the_memory_is_refused_before_it_is_read(tmp_path: Path) -> None:
+def test_an_import_larger_than_the_memory_is_refused_before_anything_is_read(
+    tmp_path: Path,
+) -> None:
     from simdist.engine import open_engine
     from simdist.runner import Job, run
     from simdist.stages.vectors import ImportVectors
@@ -269,7 +271,7 @@ def test_a_row_too_wide_for_the_memory_is_refused_before_it_is_read(tmp_path: Pa
     with (
         open_engine("local", workers=1, memory="30MiB") as engine,
         pytest.raises(
-            PlanTooLarge, match=r"needs \d+ MiB; a worker of the local engine has 30 MiB"
+            PlanTooLarge, match=r"needs [\d.]+ MiB; a worker of the local engine has [\d.]+ MiB"
         ),
     ):
         run(job, store=fresh_store(), engine=engine)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from s3_server import S3Server
 from stages.importing import bring_in, fresh_store, matrix, parquet, rows_in, table, vectors_in
 
 from simdist.errors import ConfigError, InputError
@@ -130,6 +131,12 @@ def test_a_path_may_hold_wildcard_characters_and_spaces(tmp_path: Path) -> None:
     assert bring_in(path).rows == 3
 
 
+def test_a_file_address_is_decoded(tmp_path: Path) -> None:
+    path = Path(parquet(tmp_path / "a b%20c.parquet", table(matrix(3))))
+    assert "%2520" in path.as_uri()
+    assert bring_in(path.as_uri()).rows == 3
+
+
 def test_a_missing_file_is_refused_with_its_neighbours(lake: Path) -> None:
     with pytest.raises(InputError) as caught:
         find(f"{lake}/year=2024/part-7.parquet")
@@ -202,6 +209,30 @@ def test_files_on_a_real_s3_server_are_read_by_prefix_and_glob(lake: Path, s3_ur
     assert bring_in(f"{s3_uri}/lake/*/part-0.parquet").rows == 20
     with pytest.raises(InputError, match=r"lake/\*\.npy matches nothing"):
         bring_in(f"{s3_uri}/lake/*.npy")
+
+
+@pytest.mark.s3
+def test_options_given_to_a_store_reach_sources_beside_it(
+    lake: Path, s3_uri: str, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {
+        "endpoint": s3_server.endpoint,
+        "region": "us-east-1",
+        "access_key_id": s3_server.access_key,
+        "secret_access_key": s3_server.secret_key,
+    }
+    for variable in s3_server.environment:
+        if variable.startswith("AWS_") and not variable.endswith("_FILE"):
+            monkeypatch.delenv(variable)
+    store = open_store(s3_uri, **options)
+    store.objects.put("lake/a.parquet", (lake / ALL[0]).read_bytes())
+    path = f"{s3_uri}/lake/*.parquet"
+    for config in (
+        scan(path, vector="v", id="id", store=store),
+        scan(path, vector="v", id="id", options=options),
+    ):
+        assert describe(config).rows == 10
+        assert s3_server.secret_key not in repr(config)
 
 
 @pytest.mark.s3

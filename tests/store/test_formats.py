@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays, scalar_dtypes
 
@@ -20,6 +20,7 @@ from simdist.types import Array
 NUMBERS = scalar_dtypes().filter(lambda dtype: dtype.kind in "biufc" and dtype.itemsize <= 16)
 
 
+@settings(deadline=None)
 @given(arrays(NUMBERS, array_shapes(min_dims=0, max_dims=3, min_side=0)))
 def test_any_array_comes_back_and_numpy_reads_it(array: Array) -> None:
     header, data = npy_pieces(array)
@@ -51,6 +52,7 @@ def table() -> pa.Table:
     )
 
 
+@settings(deadline=None, max_examples=30)
 @given(cuts=st.lists(st.integers(0, 40_000), max_size=6))
 def test_a_table_s_bytes_do_not_depend_on_its_chunks(table: pa.Table, cuts: list[int]) -> None:
     borders = [0, *sorted(cuts), len(table)]

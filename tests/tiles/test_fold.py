@@ -80,6 +80,13 @@ def test_a_block_pair_gives_both_sides_of_every_measure(measure):
     np.testing.assert_array_equal(b.ids, _best(near[20:, :20], ids[20:], ids[:20], 5))
 
 
+def test_a_block_with_itself_gives_the_block_for_every_measure(measure):
+    x, ids = _integers(50), np.arange(100, 150)
+    a, b = fold_pair(measure, x, x, TopK(5), rows_a=ids, rows_b=ids, tile=Tile(7, 9))
+    np.testing.assert_array_equal(a.ids, _best(measure.nearness(x, x), ids, ids, 5))
+    assert (b.ids == -1).all()
+
+
 def test_candidate_lists_rank_as_tiles_do(measure):
     x, ids, rng = _integers(50), np.arange(100, 150), np.random.default_rng(2)
     lists = [rng.permutation(50)[: rng.integers(0, 12)] for _ in range(50)]

@@ -98,10 +98,10 @@ def test_an_id_offered_twice_is_kept_once_with_its_better_key():
     state = topk.init(rows)
     first = np.array([[1.0, 2.0, 3.0]], np.float32)
     state = topk.update(state, first, rows, np.array([10, 11, 12]))
-    again = np.array([[5.0, 0.5]], np.float32)
-    state = topk.update(state, again, rows, np.array([10, 12]))
-    np.testing.assert_array_equal(state.ids, [[10, 12, 11]])
-    np.testing.assert_array_equal(state.keys, [[5.0, 3.0, 2.0]])
+    again = np.array([[5.0, 1.5]], np.float32)
+    state = topk.update(state, again, rows, np.array([11, 12]))
+    np.testing.assert_array_equal(state.ids, [[11, 12, 10]])
+    np.testing.assert_array_equal(state.keys, [[5.0, 3.0, 1.0]])
 
 
 def test_masked_entries_never_enter_a_list():

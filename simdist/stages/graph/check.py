@@ -1,8 +1,9 @@
 """Recall measured: exact neighbours of rows drawn by seed, against the lists so far.
 
-`truth` streams every block past the sampled rows (one task per block) and keeps a few more than k
-of the best by float32 GEMM; `check` recomputes those and the graph's own candidates with the same
-fixed kernel, takes the k best of each by (value, row) and compares.
+`truth` streams every block past the sampled rows (one task per block) and keeps the k best of the
+block by (value, row), certified as simdist.tiles.exact tells: near-ties and duplicates, which
+float32 GEMM keys cannot order, are evaluated by the measure's fixed kernel. `check` merges those,
+takes the k best of the graph's own candidates by the same kernel and order, and compares.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import numpy as np
 from simdist.partitions import Partition
 from simdist.recall import Recall, hits, summary, tie_hits
 from simdist.runner.plan import Record, Round, Task
-from simdist.stages.graph.finish import rerank
+from simdist.stages.graph.finish import ROWS_AT_ONCE, rerank, rerank_nbytes
 from simdist.stages.graph.lists import block_round
-from simdist.tiles import TopK, TopKState, fold
+from simdist.tiles import TopK, TopKState
+from simdist.tiles.exact import fold_exact, nearest, signed
+from simdist.tiles.memory import exact_memory, fold_memory, rerank_memory
 from simdist.types import Ids, Int32
 
 if TYPE_CHECKING:
@@ -26,15 +29,20 @@ if TYPE_CHECKING:
 
 __all__ = ["check_round", "compute_check", "compute_truth", "recall_of", "truth_round"]
 
-SLACK = 16  # exact candidates beyond k: what float32 rounding can put in the wrong order
+SLACK = 8  # candidates of a block beyond k: more make fewer rows doubtful
 
 
 def truth_round(
     name: str, partition: Partition, config: KnnGraphConfig, first: int, last: int
 ) -> Round:
-    """Exact candidates of sampled rows first..last of the draw."""
-    rows = last - first
-    nbytes = rows * (2 * 4 * partition.dim + 40 * (config.k + SLACK)) + (8 << 20)
+    """Exact neighbours of sampled rows first..last of the draw."""
+    rows, dim, k = last - first, partition.dim, config.k
+    columns = min(partition.block_rows, partition.rows)
+    top = TopK(k + SLACK)
+    listed = rerank_memory(rows, columns, dim, k + SLACK, k).nbytes
+    redone = exact_memory(rows, columns, dim, k).nbytes
+    folded = fold_memory(partition.measure, top, rows, columns, dim).nbytes
+    nbytes = 12 * rows * (k + SLACK) + max(folded, listed, redone)
     return block_round(name, "truth", partition, nbytes, {"first": first, "last": last})
 
 
@@ -48,26 +56,30 @@ def check_round(
     """Recall of a round's lists. truths: name of a truth round -> [first, last] of the draw."""
     rows = max(last for _, last in truths.values())
     keep = config.resolved.keep
-    width = max(config.k + SLACK, keep)
-    nbytes = rows * (60 * width + 8 * partition.dim) + 1024 * width * 8 * partition.dim
+    nbytes = rows * (24 * config.k + 4 * keep) + rerank_nbytes(partition, keep)
     return Round(name, (Task(name, "check", {"lists": lists, "truths": truths}, nbytes),))
 
 
 def compute_truth(context: Context, task: Task) -> Record:
-    """Best columns of one block for each sampled row."""
+    """The k best columns of one block for each sampled row, by (value, dataset row), exactly.
+
+    ids are dataset rows; keys are values, negated for a distance.
+    """
     partition = Partition.of(context.inputs["partition"])
-    config = context.config
-    rows = _drawn(context, partition)[task.args["first"] : task.args["last"]]
-    first, last = partition.span(task.args["block"])
-    state = fold(
-        partition.measure,
-        partition.take(rows),
-        partition.block(task.args["block"]),
-        TopK(config.k + SLACK),
-        rows=rows,
-        columns=np.arange(first, last),
-        check=context.check,
-    )
+    measure, k = partition.measure, context.config.k
+    drawn = _drawn(context, partition)[task.args["first"] : task.args["last"]]
+    X, Y = partition.take(drawn), partition.block(task.args["block"])
+    rows = partition.numbers.take(drawn)
+    columns = partition.array(task.args["block"], "rows")
+    if len(columns) > k:
+        found = nearest(
+            measure, X, Y, k, rows=rows, columns=columns, slack=SLACK, check=context.check
+        )
+        state = TopKState(found.ids, signed(measure, found.values))
+    else:  # too few to fill a list: every pair
+        state = fold_exact(
+            measure, X, Y, TopK(k), rows=rows, columns=columns, check=context.check
+        )
     return Record(
         task.key,
         {
@@ -82,24 +94,23 @@ def compute_check(context: Context, task: Task) -> Record:
     partition = Partition.of(context.inputs["partition"])
     config = context.config
     drawn = _drawn(context, partition)
-    top = TopK(config.k + SLACK)
+    larger = partition.measure.traits.kind == "similarity"
     shares, ties = [], []
     for name, (first, last) in task.args["truths"].items():
         states = (
             TopKState(context.load(r.objects["ids"]), context.load(r.objects["keys"]))
             for r in context.records(name)
         )
-        truth = reduce(top.merge, states).ids.astype(np.int32)
+        truth = reduce(TopK(config.k).merge, states)
+        values = signed(partition.measure, truth.keys)
         rows = drawn[first:last]
         lists = _lists_of(context, partition, task.args["lists"], rows)
-        for start in range(0, len(rows), 1024):
+        for start in range(0, len(rows), ROWS_AT_ONCE):
             context.check()
-            part = slice(start, start + 1024)
-            _, exact, exact_values = rerank(partition, rows[part], truth[part], config.k)
+            part = slice(start, start + ROWS_AT_ONCE)
             _, found, found_values = rerank(partition, rows[part], lists[part], config.k)
-            shares.append(hits(found, exact))
-            larger = partition.measure.traits.kind == "similarity"
-            ties.append(tie_hits(found_values, exact_values, larger_is_nearer=larger))
+            shares.append(hits(found, truth.ids[part]))
+            ties.append(tie_hits(found_values, values[part], larger_is_nearer=larger))
     recall = summary(
         np.concatenate(shares),
         np.concatenate(ties),

@@ -37,8 +37,11 @@ class KnnParams:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if value is not None and value < (0 if name == "joins" else 1):
-                raise ConfigError(f"knn params {name}={value}: expected a positive number")
+            least = {"joins": 0, "leaf_rows": 2}.get(name, 1)
+            if value is not None and (not _whole(value) or value < least):
+                raise ConfigError(
+                    f"knn params {name}={value!r}: expected a whole number, at least {least}"
+                )
 
     def resolved(self, k: int, recall: float | None) -> Knobs:
         """Every knob chosen. Figures behind the choice: docs/knn.md."""
@@ -73,6 +76,11 @@ class Knobs:
     sample_limit: int
 
 
+def _whole(value: object) -> bool:
+    """An int, and no bool."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _multiple(value: int, of: int) -> int:
     return -(-value // of) * of
 
@@ -94,8 +102,8 @@ class KnnGraphConfig:
     params: KnnParams = field(default_factory=KnnParams)
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ConfigError(f"k={self.k}: expected at least 1 neighbour")
+        if not _whole(self.k) or self.k < 1:
+            raise ConfigError(f"k={self.k!r}: expected a whole number, at least 1 neighbour")
         if self.method not in ("approximate", "exact"):
             raise ConfigError(f"method={self.method!r}: expected 'approximate' or 'exact'")
         if self.recall is not None and not 0.0 < self.recall < 1.0:

@@ -5,7 +5,8 @@
     redo      rows in doubt (near-ties, duplicates) against every panel            only where any
     finish    lists merged, as Parquet, in dataset order                           task per panel
 
-What `exact` means, and how it is proved, is told in simdist.tiles.exact.
+What `exact` means, and how it is proved, is told in simdist.tiles.exact. The approximate stage ends
+with the same rounds where nothing cheaper reaches the recall asked for.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from simdist.errors import InputError
 from simdist.lists import graph_table, ids_of_rows
 from simdist.measures import resolve
 from simdist.panels import RowPanels
@@ -23,14 +25,14 @@ from simdist.recall import Recall
 from simdist.runner.plan import Commit, Forecast, Job, Record, Round, Rounds, Task
 from simdist.stages.graph.config import KnnGraphConfig, refuse_too_few_rows
 from simdist.stages.graph.pairs import compute_pair, merged, pair_round
-from simdist.store.datasets import Dataset, Shard
+from simdist.store.datasets import Shard
 from simdist.tiles import TopK, TopKState
 from simdist.tiles.exact import Reach, certify, fold_exact, reach, rerank, signed
 
 if TYPE_CHECKING:
     from simdist.runner.context import Context
 
-__all__ = ["ExactKnnGraph"]
+__all__ = ["EXACT", "ExactKnnGraph", "certain", "exact_rounds", "exact_shards", "refuse_zero_rows"]
 
 SLACK = 9  # candidates kept beyond k: more make fewer rows doubtful
 REDO_ROWS = 4096  # doubtful rows a task takes at once
@@ -47,14 +49,15 @@ class ExactKnnGraph:
         """The first round of the story that is not committed yet; else the manifest."""
         source = job.inputs["vectors"]
         refuse_too_few_rows(job.config.k, source.rows, source.uri)
-        panels = _panels(job.config, source)
-        for step in _story(job.config, panels, rounds):
+        panels = RowPanels(source, resolve(job.config.measure))
+        refuse_zero_rows(panels)
+        for step in exact_rounds(job.config, panels, rounds):
             if step.name not in rounds:
                 return step
         return _manifest(job.config, panels, rounds)
 
     def compute(self, context: Context, task: Task) -> Record:
-        return COMPUTE[task.kind](context, task)
+        return EXACT[task.kind](context, task)
 
     def forecast(self, config: KnnGraphConfig, rows: int, dim: int) -> Forecast:
         """Cost of all pairs, each computed once."""
@@ -69,15 +72,19 @@ class ExactKnnGraph:
         )
 
 
-def _panels(config: KnnGraphConfig, source: Dataset) -> RowPanels:
-    return RowPanels(source, resolve(config.measure))
+def refuse_zero_rows(panels: RowPanels) -> None:
+    """InputError where the vectors have a row of zeros that the measure cannot take."""
+    row = panels.dataset.metrics.get("first_zero_row")
+    if row is not None and not panels.measure.traits.zero_rows:
+        raise InputError(
+            f"row {row} of {panels.dataset.uri} is all zeros, which {panels.measure.name} cannot"
+            " compare: it has no direction. Remove such rows before the import, or use a measure"
+            " that takes them (dot, euclidean)."
+        )
 
 
-def _of(context: Context) -> RowPanels:
-    return _panels(context.config, context.inputs["vectors"])
-
-
-def _story(config: KnnGraphConfig, panels: RowPanels, done: Rounds) -> Iterator[Round]:
+def exact_rounds(config: KnnGraphConfig, panels: RowPanels, done: Rounds) -> Iterator[Round]:
+    """The rounds in order. Past a `yield`, the round is committed: its facts are in `done`."""
     width = config.k + SLACK
     rows = min(panels.panel_rows, panels.rows)
     chunk = min(ROWS_AT_ONCE * width, panels.rows) * 8 * panels.dim
@@ -105,10 +112,28 @@ def _story(config: KnnGraphConfig, panels: RowPanels, done: Rounds) -> Iterator[
     yield Round(
         "finish",
         tuple(
-            Task(f"finish-{p:06d}", "finish", {"panel": p, "doubtful": doubtful[p]}, nbytes)
+            Task(f"finish-{p:06d}", "exact_finish", {"panel": p, "doubtful": doubtful[p]}, nbytes)
             for p in each
         ),
     )
+
+
+def exact_shards(panels: RowPanels, done: Rounds) -> tuple[Shard, ...]:
+    """The finished graph, panel by panel, in dataset order."""
+    shards = []
+    for panel, record in enumerate(done["finish"]):
+        first, last = panels.span(panel)
+        shards.append(Shard(last - first, record.objects))
+    return tuple(shards)
+
+
+def certain(rows: int, target: float | None = None) -> Recall:
+    """The recall of a graph for which every pair was looked at."""
+    return Recall(1.0, 1.0, 1.0, tie_aware=1.0, p5=1.0, rows=rows, target=target)
+
+
+def _of(context: Context) -> RowPanels:
+    return RowPanels(context.inputs["vectors"], resolve(context.config.measure))
 
 
 def _pair(context: Context, task: Task) -> Record:
@@ -219,20 +244,15 @@ def _redone(context: Context, panel: int, rows: int) -> TopKState:
 
 
 def _manifest(config: KnnGraphConfig, panels: RowPanels, rounds: Rounds) -> Commit:
-    shards = []
-    for panel, record in enumerate(rounds["finish"]):
-        first, last = panels.span(panel)
-        shards.append(Shard(last - first, record.objects))
-    certain = Recall(1.0, 1.0, 1.0, tie_aware=1.0, p5=1.0, rows=panels.rows)
     return Commit(
         rows=panels.rows,
-        shards=tuple(shards),
+        shards=exact_shards(panels, rounds),
         metrics={
             "k": config.k,
             "measure": panels.measure.name,
             "method": config.method,
             "edges": panels.rows * config.k,
-            "recall": certain.to_json(),
+            "recall": certain(panels.rows).to_json(),
             "rounds": list(rounds),
             "pairs_scored": panels.rows * (panels.rows - 1) // 2,
             "redone": sum(int(record.facts["doubtful"]) for record in rounds["settle"]),
@@ -240,9 +260,9 @@ def _manifest(config: KnnGraphConfig, panels: RowPanels, rounds: Rounds) -> Comm
     )
 
 
-COMPUTE: Mapping[str, Callable[[Context, Task], Record]] = {
+EXACT: Mapping[str, Callable[[Context, Task], Record]] = {
     "pair": _pair,
     "settle": _settle,
     "redo": _redo,
-    "finish": _finish,
+    "exact_finish": _finish,
 }

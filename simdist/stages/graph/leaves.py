@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simdist.measures import Prepared
-from simdist.partitions import Partition, measure_surrogate, power_of_two
+from simdist.partitions import Partition, measure_surrogate, nearest_leaders, power_of_two
 from simdist.runner.plan import Record, Round, Task
 from simdist.stages.graph.config import Knobs
 from simdist.types import Array, Float32, Ids, Int32, Json
@@ -141,15 +141,13 @@ class _Splitter:
 
     def _children(self, rows: Prepared, fanout: int) -> Iterator[Ids]:
         """Places of each child. One that does not shrink (equal rows) is cut at random."""
-        from simdist.compiled.assign import bucket_order, nearest_columns  # noqa: PLC0415
+        from simdist.compiled.assign import bucket_order  # noqa: PLC0415 - numba only on workers
 
         size = len(rows)
         view = rows if self.own else self.surrogate.prepare(rows.vectors)
-        count = max(2, -(-2 * size // self.leaf_rows))
+        count = min(max(2, -(-2 * size // self.leaf_rows)), size)
         leaders = view.take(self.rng.choice(size, count, replace=False))
-        near = np.empty((size, min(fanout, count)), np.int32)
-        terms = np.zeros(count, np.float32) if leaders.terms is None else leaders.terms
-        nearest_columns(view.vectors @ leaders.vectors.T, terms, near)
+        near = nearest_leaders(view, leaders, min(fanout, count))
         order = np.empty(near.size, np.int64)
         starts = np.empty(count + 1, np.int64)
         bucket_order(near.ravel(), count, order, starts)
@@ -162,9 +160,12 @@ class _Splitter:
                 shuffled = self.rng.permutation(members)
                 yield from (np.sort(half) for half in np.array_split(shuffled, 2))
                 continue
+            if waiting and held + len(members) > self.leaf_rows:
+                yield _union(waiting)  # apart: together they might be as large as their parent
+                waiting, held = [], 0
             waiting.append(members)
             held += len(members)
-            if held >= self.leaf_rows // SMALL:
+            if held >= max(2, self.leaf_rows // SMALL):
                 yield _union(waiting)
                 waiting, held = [], 0
         if held > 1:
@@ -212,4 +213,5 @@ def leaf_tile(measure: Measure, rows: Prepared) -> tuple[Float32, Array]:
     if measure.traits.gemm:
         terms = np.zeros(len(rows), np.float32) if rows.terms is None else rows.terms
         return rows.vectors @ rows.vectors.T, terms
-    return measure.nearness(rows, rows), np.zeros(len(rows), np.float32)
+    nearness = np.require(measure.nearness(rows, rows), np.float32, ["C", "W"])
+    return nearness, np.zeros(len(rows), np.float32)

@@ -164,7 +164,8 @@ def nearness_of_found(partition: Partition, first: int, indptr: Ids, found: Int3
     rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
     own = partition.take(np.arange(first, first + len(indptr) - 1))
     values = measure.pairs_at(own, rows, partition.take(distinct), columns)
-    return values if measure.traits.kind == "similarity" else -values
+    keys = values if measure.traits.kind == "similarity" else -values
+    return np.require(keys, np.float32, "C")  # a measure of one's own may return float64
 
 
 def read_lists(context: Context, round_name: str, block: int) -> tuple[Int32, Float32, Array]:
@@ -188,13 +189,14 @@ def write_lists(
     blocks = np.where(targets < 0, -1, targets // partition.block_rows)
     bucket_order(blocks, partition.blocks, order, starts)
     order = order[: starts[-1]]
+    slots = np.minimum(order // len(ids), 255)  # beyond that, which is nearer matters no more
     return {
         "ids": context.write_array("list-ids", ids),
         "keys": context.write_array("list-keys", keys),
         "fresh": context.write_array("list-fresh", fresh),
         "targets": context.write_array("edge-targets", targets[order]),
         "sources": context.write_array("edge-sources", np.tile(rows, ids.shape[1])[order]),
-        "slots": context.write_array("edge-slots", (order // len(ids)).astype(np.uint8)),
+        "slots": context.write_array("edge-slots", slots.astype(np.uint8)),
         "edge_fresh": context.write_array("edge-fresh", fresh.T.ravel()[order]),
         "starts": context.write_array("starts", starts),
     }

@@ -5,7 +5,7 @@ Effort rises in levels until the sampled recall passes; each level starts from t
     0  leaves of the nearest cells, then joins           (KnnParams)
     1  joins over wider links until few entries change
     2  other leaves, of all cells a row knows, then joins
-    3  all pairs: exact, whatever the data
+    3  all pairs, as the exact stage does: recall 1, whatever the data
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from simdist.measures import resolve
+from simdist.panels import RowPanels
 from simdist.partitions import Partition, block_rows
 from simdist.runner.plan import Commit, Forecast, Job, Record, Round, Rounds, Task
 from simdist.stages.graph.check import (
@@ -27,6 +28,7 @@ from simdist.stages.graph.check import (
     truth_round,
 )
 from simdist.stages.graph.config import KnnGraphConfig, refuse_too_few_rows
+from simdist.stages.graph.exact import EXACT, certain, exact_rounds, exact_shards
 from simdist.stages.graph.finish import compute_finish, finish_nbytes
 from simdist.stages.graph.leaves import compute_leaves, leaf_round
 from simdist.stages.graph.lists import (
@@ -35,10 +37,8 @@ from simdist.stages.graph.lists import (
     compute_links,
     compute_merge,
     join_nbytes,
-    write_lists,
 )
-from simdist.stages.graph.pairs import compute_pair, merged, pair_round
-from simdist.store.datasets import Shard
+from simdist.store.datasets import Dataset, Shard
 
 if TYPE_CHECKING:
     from simdist.recall import Recall
@@ -60,14 +60,13 @@ class ApproximateKnnGraph:
         """The first round of the story that is not committed yet; else the manifest."""
         refuse_too_few_rows(job.config.k, job.inputs["vectors"].rows, job.inputs["vectors"].uri)
         partition = Partition.of(job.inputs["partition"])
-        story = _Story(job.config, partition, rounds)
-        telling = story.rounds()
+        telling = _Story(job.config, job.inputs["vectors"], partition, rounds).rounds()
         while True:
             try:
                 step = next(telling)
             except StopIteration as end:
-                recall, finish = end.value
-                return _manifest(job.config, partition, rounds, finish, recall)
+                recall, shards = end.value
+                return _manifest(job.config, partition.rows, rounds, shards, recall)
             if step.name not in rounds:
                 return step
 
@@ -95,21 +94,31 @@ class _Story:
     """The rounds in order. Past a `yield`, the round is committed and its facts can be read."""
 
     config: KnnGraphConfig
+    vectors: Dataset
     partition: Partition
     done: Rounds
 
-    def rounds(self) -> Generator[Round, None, tuple[Recall, str]]:
-        """Yields every round; returns the recall reached and the name of the finished round."""
+    def rounds(self) -> Generator[Round, None, tuple[Recall, tuple[Shard, ...]]]:
+        """Yields every round; returns the recall reached and the finished graph."""
         lists = ""
-        for level in range(4):
+        for level in range(3):
             lists = yield from self._level(level, lists)
             recall = yield from self._measured(level, lists)
-            if level == 3 or recall.target is None or recall.low >= recall.target:
-                break
-        params = self.config.resolved
-        nbytes = finish_nbytes(self.partition, params.keep, self.config.k)
+            if recall.target is None or recall.low >= recall.target:
+                return recall, (yield from self._finished(lists))
+        panels = RowPanels(self.vectors, self.partition.measure)
+        yield from exact_rounds(self.config, panels, self.done)
+        return certain(panels.rows, self.config.recall), exact_shards(panels, self.done)
+
+    def _finished(self, lists: str) -> Generator[Round, None, tuple[Shard, ...]]:
+        """The lists as Parquet, block by block of cell order."""
+        nbytes = finish_nbytes(self.partition, self.config.resolved.keep, self.config.k)
         yield block_round("finish", "finish", self.partition, nbytes, {"lists": lists})
-        return recall, "finish"
+        spans = (self.partition.span(block) for block in range(self.partition.blocks))
+        return tuple(
+            Shard(last - first, record.objects)
+            for record, (first, last) in zip(self.done["finish"], spans, strict=True)
+        )
 
     def _level(self, level: int, lists: str) -> Generator[Round, None, str]:
         """The rounds of one level of effort; returns the name of the round with its lists."""
@@ -120,13 +129,8 @@ class _Story:
             return (yield from self._joins(level, lists, params.links, params.joins))
         if level == 1:
             return (yield from self._joins(level, lists, params.keep, MOST_JOINS))
-        if level == 2:
-            lists = yield from self._leaves(level, lists, known)
-            return (yield from self._joins(level, lists, params.keep, MOST_JOINS))
-        yield pair_round("pairs", self.partition, params.keep)
-        nbytes = 2 * join_nbytes(self.partition, params)
-        yield block_round("merge-pairs", "merge_pairs", self.partition, nbytes, {"pairs": "pairs"})
-        return "merge-pairs"
+        lists = yield from self._leaves(level, lists, known)
+        return (yield from self._joins(level, lists, params.keep, MOST_JOINS))
 
     def _leaves(self, level: int, lists: str, ranks: int) -> Generator[Round, None, str]:
         params = self.config.resolved
@@ -173,37 +177,25 @@ class _Story:
             last = min(2 * last, limit)
 
 
-def _merge_pairs(context: Context, task: Task) -> Record:
-    """Lists of one block from all pairs. args: block; pairs: the round of pair tasks."""
-    partition = Partition.of(context.inputs["partition"])
-    keep = context.config.resolved.keep
-    first, _ = partition.span(task.args["block"])
-    state = merged(context, partition, task.args["pairs"], task.args["block"], keep)
-    ids = state.ids.astype(np.int32)
-    fresh = (ids >= 0).astype(np.uint8)
-    return Record(task.key, write_lists(context, partition, first, ids, state.keys, fresh))
-
-
 def _manifest(
-    config: KnnGraphConfig, partition: Partition, rounds: Rounds, finish: str, recall: Recall
+    config: KnnGraphConfig,
+    rows: int,
+    rounds: Rounds,
+    shards: tuple[Shard, ...],
+    recall: Recall,
 ) -> Commit:
-    shards = tuple(
-        Shard(last - first, record.objects)
-        for record, (first, last) in zip(
-            rounds[finish], (partition.span(b) for b in range(partition.blocks)), strict=True
-        )
-    )
+    every_pair = rows * (rows - 1) // 2 if "pairs" in rounds else 0
     return Commit(
-        rows=partition.rows,
+        rows=rows,
         shards=shards,
         metrics={
             "k": config.k,
             "measure": resolve(config.measure).name,
             "method": config.method,
-            "edges": partition.rows * config.k,
+            "edges": rows * config.k,
             "recall": recall.to_json(),
             "rounds": list(rounds),
-            "pairs_scored": _total(rounds, "scored") + _total(rounds, "tile_entries"),
+            "pairs_scored": every_pair + _total(rounds, "scored") + _total(rounds, "tile_entries"),
             "filled": _total(rounds, "filled"),
         },
     )
@@ -220,9 +212,6 @@ COMPUTE: Mapping[str, Callable[[Context, Task], Record]] = {
     "join": compute_join,
     "truth": compute_truth,
     "check": compute_check,
-    "pair": lambda context, task: compute_pair(
-        context, Partition.of(context.inputs["partition"]), task
-    ),
-    "merge_pairs": _merge_pairs,
     "finish": compute_finish,
+    **EXACT,
 }

@@ -169,7 +169,7 @@ def _now(source: Source, objects: Objects | None) -> Source | None:
 
 
 def _find_local(path: str) -> list[Source]:
-    text = os.path.abspath(os.path.expanduser(path.removeprefix("file://")))
+    text = _absolute(path)
     if os.path.isfile(text):
         return [_local_source(text, Path(text))]
     if os.path.isdir(text):
@@ -181,6 +181,12 @@ def _find_local(path: str) -> list[Source]:
     pattern = _pattern(text)
     names = [name for name in _walk(base) if _matches(pattern, name, base)]
     return [_local_source(name, Path(name), _hive(name, base)) for name in names]
+
+
+def _absolute(path: str) -> str:
+    if path.startswith("file://"):
+        path = unquote(path.removeprefix("file://"))
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def _walk(base: str) -> Iterator[str]:
@@ -297,7 +303,7 @@ def _looked_for(path: str, objects: Objects | None) -> str:
         nearest = base.rpartition("/")[0] if base == _key(path).rstrip("/") else base
         keys = [info.key for info in islice(objects.list(_prefix(nearest)), 1000)]
         return f"{path} matches nothing.{_instead(path, f'{objects.uri}/{nearest}', keys)}"
-    text = os.path.abspath(os.path.expanduser(path.removeprefix("file://")))
+    text = _absolute(path)
     kind = "pattern" if WILDCARDS.search(text) else "path"
     folder = Path(_literal_base(text) if kind == "pattern" else text)
     while not folder.is_dir():

@@ -16,7 +16,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -38,11 +38,13 @@ from simdist.stages.vectors.survey import (
     survey,
 )
 from simdist.store.datasets import Shard
+from simdist.store.objects import Objects
+from simdist.store.place import Place as StorePlace
 from simdist.types import Json, ObjectRef
 
 if TYPE_CHECKING:
     from simdist.runner.context import Context
-    from simdist.store.objects import Objects
+    from simdist.store.store import Store
 
 __all__ = ["ImportConfig", "ImportVectors", "Summary", "describe", "forecast", "scan"]
 
@@ -102,10 +104,13 @@ def scan(
     id: str | None = None,
     keep: Iterable[str] = (),
     options: Mapping[str, Any] | None = None,
+    store: Store | None = None,
 ) -> ImportConfig:
     """List the files of a path, glob, directory, prefix or `datasets://name`, for import.
 
-    vector: may be left out for .npy files only. options: for s3://, as `open_store` takes them.
+    vector: may be left out for .npy files only.
+    options: how to reach s3:// sources, as `open_store` takes them. store: where no options are
+    given, an s3:// store whose endpoint and credentials reach the sources too.
     Raises InputError where nothing is found, ConfigError where the columns make no sense.
     """
     root = remote_root(path)
@@ -113,7 +118,7 @@ def scan(
         raise ConfigError(
             f"{path} is local and takes no options, got {sorted(options)}; they are for s3://"
         )
-    objects = None if root is None else _open(root, options or {})
+    objects = None if root is None else _open(root, options or {}, store)
     sources = find(path, objects=objects)
     kept = (keep,) if isinstance(keep, str) else tuple(keep)
     if sources[0].format == "npy":
@@ -184,6 +189,10 @@ class ImportVectors:
                 return Round("ids", tuple(_id_tasks(plan)))
             _refuse_duplicates(config.id, plan, rounds["ids"])
         return _commit(self, config, plan, rounds["read"])
+
+    def forecast(self, config: ImportConfig, rows: int, dim: int) -> Forecast:
+        """What importing that many rows costs."""
+        return forecast(config, rows, dim)
 
     def compute(self, context: Context, task: Task) -> Record:
         kinds = {"survey": _survey, "read": _read, "ids": _ids}
@@ -359,11 +368,11 @@ def _role(record: Record, role: str) -> list[ObjectRef]:
     return [record.objects[key] for key in sorted(record.objects) if key.startswith(f"{role}-")]
 
 
-def _open(root: str, options: Mapping[str, Any]) -> Objects:
-    from simdist.store.objects import Objects  # noqa: PLC0415 - local imports need no client
-    from simdist.store.place import Place as StorePlace  # noqa: PLC0415
-
-    return Objects(StorePlace.parse(root, options))
+def _open(root: str, options: Mapping[str, Any], store: Store | None) -> Objects:
+    place = StorePlace.parse(root, options)
+    if store is not None and not options and store.objects.place.scheme == place.scheme:
+        place = replace(place, options=store.objects.place.options)
+    return Objects(place)
 
 
 @lru_cache(maxsize=8)
