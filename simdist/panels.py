@@ -8,12 +8,13 @@ from functools import cached_property
 
 import numpy as np
 
+from simdist.errors import InputError
 from simdist.measures.base import Measure, Prepared
 from simdist.partitions import block_rows
 from simdist.store.datasets import Dataset, Shard
 from simdist.types import Array, Ids
 
-__all__ = ["RowPanels"]
+__all__ = ["RowPanels", "refuse_zero_rows"]
 
 
 @dataclass(frozen=True)
@@ -73,3 +74,14 @@ class RowPanels:
 
     def _vectors(self, shard: Shard) -> Array:
         return self.dataset.store.read_array(shard.objects["vectors"])
+
+
+def refuse_zero_rows(dataset: Dataset, measure: Measure) -> None:
+    """InputError where the vectors have a row of zeros that the measure cannot take."""
+    row = dataset.metrics.get("first_zero_row")
+    if row is not None and not measure.traits.zero_rows:
+        raise InputError(
+            f"row {row} of {dataset.uri} is all zeros, which {measure.name} cannot compare: it has"
+            " no direction. Remove such rows before the import, or use a measure that takes them"
+            " (dot, euclidean)."
+        )

@@ -62,7 +62,8 @@ def hits(found: Ids, truth: Ids) -> Float64:
         part = slice(start, start + step)
         same = found[part, :, None] == truth[part, None, :]
         shares[part] = (same.any(axis=1) & (truth[part] >= 0)).sum(axis=1)
-    return shares / np.maximum((truth >= 0).sum(axis=1), 1)
+    shares /= np.maximum((truth >= 0).sum(axis=1), 1)
+    return shares
 
 
 def tie_hits(found: Float32, truth: Float32, *, larger_is_nearer: bool) -> Float64:

@@ -31,7 +31,8 @@ __all__ = [
 
 AHEAD = 4  # rows between asking for a vector and using it
 CANDIDATES = 2048  # of one row in one join, at most
-CHUNK = 16  # columns whose maximum is taken at once before any of them is looked at
+LANES = 32  # interleaved columns of a leaf whose maxima bound what is worth keeping
+CHUNK = 16  # columns compared at once before any of them is looked at; divides LANES
 
 
 @inlined
@@ -71,34 +72,55 @@ def leaf_top(
     nearness: [m, m] dot products of the leaf's rows. terms: [m] additive terms (zeros for cosine).
     members: [m] positions, distinct. out_ids, out_keys: [m, w] filled with each row's best w
     others, keys including both terms; -1 and -inf where the leaf has fewer.
+
+    A first pass takes the maximum of each of LANES interleaved columns: the w-th largest of those is
+    no larger than the w-th best key, so the second pass looks closely at little more than w keys.
     """
     size = len(members)
     width = out_ids.shape[1]
+    padded = (size + LANES - 1) // LANES * LANES
+    keys = np.full(padded, -np.inf, np.float32)
+    lanes = np.empty(LANES, np.float32)
     best = np.empty(width, np.float32)
     where = np.empty(width, np.int32)
     for i in range(size):
+        row = nearness[i]
+        for j in range(size):
+            keys[j] = row[j] + terms[j]
+        keys[i] = -np.inf
+        floor = np.float32(-np.inf)
+        if size > 2 * LANES and width <= LANES - LANES // 4:
+            lanes[:] = -np.inf
+            for start in range(0, padded, LANES):
+                for lane in range(LANES):
+                    lanes[lane] = max(lanes[lane], keys[start + lane])
+            best[:] = -np.inf
+            for lane in range(LANES):
+                if lanes[lane] > best[width - 1]:
+                    slot = width - 1
+                    while slot > 0 and best[slot - 1] < lanes[lane]:
+                        best[slot] = best[slot - 1]
+                        slot -= 1
+                    best[slot] = lanes[lane]
+            floor = best[width - 1]
         best[:] = -np.inf
         where[:] = -1
-        floor = np.float32(-np.inf)
-        row = nearness[i]
-        for start in range(0, size, CHUNK):
-            stop = min(start + CHUNK, size)
-            peak = np.float32(-np.inf)
-            for j in range(start, stop):
-                peak = max(peak, row[j] + terms[j])
-            if peak <= floor:
+        for start in range(0, padded, CHUNK):
+            worth = False
+            for j in range(start, start + CHUNK):  # an or of comparisons runs in vector lanes
+                worth |= keys[j] >= floor
+            if not worth:
                 continue
-            for j in range(start, stop):
-                key = row[j] + terms[j]
-                if key > floor and j != i:
+            for j in range(start, start + CHUNK):
+                if keys[j] >= floor and keys[j] > best[width - 1]:
                     slot = width - 1
-                    while slot > 0 and best[slot - 1] < key:
+                    while slot > 0 and best[slot - 1] < keys[j]:
                         best[slot] = best[slot - 1]
                         where[slot] = where[slot - 1]
                         slot -= 1
-                    best[slot] = key
+                    best[slot] = keys[j]
                     where[slot] = j
-                    floor = best[width - 1]
+                    floor = max(floor, best[width - 1])
         for slot in range(width):
             out_ids[i, slot] = members[where[slot]] if where[slot] >= 0 else -1
             out_keys[i, slot] = best[slot] + terms[i] if where[slot] >= 0 else -np.inf

@@ -189,7 +189,7 @@ class DaskEngine(Engine):
         self._closing.callback(shutil.rmtree, folder, ignore_errors=True)
         settings = SETTINGS | {"distributed.scheduler.allowed-failures": self._retries}
         self._closing.enter_context(dask.config.set(settings))  # some are read while it runs
-        # A nanny sets these here for its worker to inherit, and leaves them; again at every restart.
+        # A nanny sets these here for its worker to inherit, and leaves them: at every restart.
         inherited = [*dask.config.get("distributed.nanny.pre-spawn-environ"), "PYTHONHASHSEED"]
         self._closing.enter_context(keep(inherited))
         try:

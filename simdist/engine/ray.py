@@ -208,9 +208,8 @@ class RayEngine(Engine):
         folder = tempfile.mkdtemp(prefix="sd-ray-", dir=_short_folder())
         self._closing.callback(shutil.rmtree, folder, ignore_errors=True)
         before = {child.pid for child in psutil.Process().children(recursive=True)}
-        self._closing.callback(_end_leftovers, before)
         self._keep_sigterm()
-        self._closing.callback(ray.shutdown)
+        self._closing.callback(_shut_down, before)
         own = _own_environment()
         with keep(own), _loopback_only():
             os.environ.update(own)
@@ -365,9 +364,13 @@ def _short_folder() -> str | None:
     )
 
 
-def _end_leftovers(before: set[int]) -> None:
-    """Ray's processes end on their own a moment after shutdown; those that do not are ended."""
+def _shut_down(before: set[int]) -> None:
+    """Ray's processes end on their own a moment after shutdown; those that do not are ended.
+
+    They are listed first: once their parent is gone they are nobody's children.
+    """
     mine = [p for p in psutil.Process().children(recursive=True) if _is_ray(p, before)]
+    ray.shutdown()
     _, alive = psutil.wait_procs(mine, timeout=CLOSE_SECONDS)
     for process in alive:
         with suppress(psutil.Error):

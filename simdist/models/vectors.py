@@ -28,11 +28,15 @@ def import_link(
     vector: str | None = None,
     id: str | None = None,
     keep: Iterable[str] = (),
+    store: Store | None = None,
 ) -> Link:
-    """The step that imports files; looks the files up, reads none. See `import_vectors`."""
+    """The step that imports files; looks the files up, reads none. See `import_vectors`.
+
+    store: lends its endpoint and credentials to s3:// sources.
+    """
     from simdist.stages.vectors import ImportVectors, scan  # noqa: PLC0415 - imports pyarrow
 
-    return Link(name, ImportVectors(), scan(path, vector=vector, id=id, keep=keep), {})
+    return Link(name, ImportVectors(), scan(path, vector=vector, id=id, keep=keep, store=store), {})
 
 
 def import_vectors(
@@ -55,7 +59,7 @@ def import_vectors(
     Raises InputError naming file and row for NULLs, ragged lengths, NaN, duplicate ids, no rows,
     unknown columns and paths that match nothing.
     """
-    link = import_link("vectors", path=path, vector=vector, id=id, keep=keep)
+    link = import_link("vectors", path=path, vector=vector, id=id, keep=keep, store=store)
     with borrowed(engine, store) as opened:
         return run_link(link, {}, store=store, engine=opened, listeners=listeners)
 
@@ -73,5 +77,5 @@ def import_array(
             f"expected rows [n, d] of float16, float32 or float64; got {x.dtype} of shape {x.shape}"
         )
     upload = store.write_array("upload", x)
-    link = import_link("vectors", path=f"{store.uri}/{upload.key}")
+    link = import_link("vectors", path=f"{store.uri}/{upload.key}", store=store)
     return run_link(link, {}, store=store, engine=engine, listeners=listeners)

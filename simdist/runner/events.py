@@ -46,7 +46,8 @@ class RoundStarted:
 
 @dataclass(frozen=True, slots=True)
 class TaskDone:
-    """One task has its record; `seconds` on the worker, `done` of `total` in its round."""
+    """One task has its record; `seconds` of wall clock and `cpu_seconds` of its thread on the
+    worker, `done` of `total` in its round."""
 
     stage: str
     round: str
@@ -54,6 +55,7 @@ class TaskDone:
     seconds: float
     done: int
     total: int
+    cpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

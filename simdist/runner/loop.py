@@ -141,7 +141,17 @@ def _round(
             for _, result in ended:
                 key = result.record.task
                 done[key] = result.record
-                tell(TaskDone(stage, step.name, key, result.seconds, len(done), len(step.tasks)))
+                tell(
+                    TaskDone(
+                        stage,
+                        step.name,
+                        key,
+                        result.seconds,
+                        len(done),
+                        len(step.tasks),
+                        cpu_seconds=result.cpu_seconds,
+                    )
+                )
     except TaskFailed as failure:
         failed = _explained(failure)
     if failed is not None:
@@ -185,18 +195,19 @@ class TaskResult:
 
     record: Record
     seconds: float
+    cpu_seconds: float  # of the task's own thread
 
 
 def run_task(spec: JobSpec, task: Task) -> TaskResult:
     """On a worker: compute the task and create its record once; the first record stands."""
-    started = time.monotonic()
+    started, cpu = time.monotonic(), time.thread_time()
     context = Context(spec)
     context.check()
     record = spec.stage.compute(context, task)
     stands = Record.from_json(spec.store.write_record(spec.fingerprint, task.key, record.to_json()))
     if stands.objects != record.objects:
         refuse_lost(spec, stands)
-    return TaskResult(stands, time.monotonic() - started)
+    return TaskResult(stands, time.monotonic() - started, time.thread_time() - cpu)
 
 
 def _explained(failure: TaskFailed) -> Exception:

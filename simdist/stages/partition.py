@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from simdist.errors import ConfigError, InputError
+from simdist.errors import ConfigError
 from simdist.measures import Prepared, resolve
+from simdist.panels import refuse_zero_rows
 from simdist.partitions import (
     SLICE,
     as_surrogate,
@@ -33,7 +34,6 @@ from simdist.store.datasets import Shard
 from simdist.types import Array, Ids, Int32, Json
 
 if TYPE_CHECKING:
-    from simdist.measures.base import Measure
     from simdist.runner.context import Context
     from simdist.store.datasets import Dataset
 
@@ -102,7 +102,7 @@ class PartitionStage:
         """The first round of the story that is not committed yet; else the manifest."""
         source = job.inputs["vectors"]
         shape = _shape(job.config, source)
-        _refuse_zero_rows(resolve(job.config.measure), source)
+        refuse_zero_rows(source, resolve(job.config.measure))
         for step in _story(source, shape):
             if step.name not in rounds:
                 return step
@@ -124,16 +124,6 @@ class PartitionStage:
 
 def _shape(config: PartitionConfig, source: Dataset) -> Shape:
     return Shape.of(config, source.rows, int(source.metrics["dim"]))
-
-
-def _refuse_zero_rows(measure: Measure, source: Dataset) -> None:
-    row = source.metrics.get("first_zero_row")
-    if row is not None and not measure.traits.zero_rows:
-        raise InputError(
-            f"row {row} of {source.uri} is all zeros, which {measure.name} cannot compare: it has"
-            " no direction. Remove such rows before the import, or use a measure that takes them"
-            " (dot, euclidean)."
-        )
 
 
 def _story(source: Dataset, shape: Shape) -> Iterator[Round]:

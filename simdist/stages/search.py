@@ -25,7 +25,7 @@ import numpy as np
 from simdist.errors import ConfigError, InputError
 from simdist.lists import graph_table, ids_of_rows
 from simdist.measures import Prepared, resolve
-from simdist.panels import RowPanels
+from simdist.panels import RowPanels, refuse_zero_rows
 from simdist.partitions import Partition, block_rows, nearest_cells
 from simdist.recall import Recall, summary
 from simdist.runner.plan import Commit, Forecast, Job, Record, Round, Rounds, Task
@@ -128,12 +128,7 @@ def _refuse(job: Job, queries: RowPanels) -> None:
             f" ({corpus.uri}): they must come from the same embedding."
         )
     for role in ("queries", "corpus"):
-        row = job.inputs[role].metrics.get("first_zero_row")
-        if row is not None and not queries.measure.traits.zero_rows:
-            raise InputError(
-                f"row {row} of the {role} is all zeros, which {queries.measure.name} cannot"
-                " compare: remove such rows, or use a measure that takes them (dot, euclidean)."
-            )
+        refuse_zero_rows(job.inputs[role], queries.measure)
 
 
 def _nbytes(queries: int, columns: int, dim: int, k: int) -> int:
@@ -143,7 +138,7 @@ def _nbytes(queries: int, columns: int, dim: int, k: int) -> int:
 def _exact_story(context: Context, queries: RowPanels) -> Iterator[Round]:
     corpus = _corpus(context)
     nbytes = _nbytes(queries.panel_rows, corpus.span(0)[1], queries.dim, context.config.k)
-    yield _grid("scan", "scan", queries, corpus, nbytes, {})
+    yield _grid("scan", queries, corpus, nbytes)
     settle = _settle_nbytes(queries, context.config.k) + 8 * queries.dim * corpus.span(0)[1]
     yield _each("settle", "settle_exact", queries, settle)
 
@@ -164,7 +159,7 @@ def _probe_story(context: Context, queries: RowPanels) -> Iterator[Round]:
     cells = len(partition.sizes)
     nbytes = _nbytes(queries.panel_rows, partition.block_rows, queries.dim, config.k)
     nbytes += queries.panel_rows * cells * 4
-    yield _grid("probe", "probe", queries, partition, nbytes, {"probes": probes})
+    yield _grid("probe", queries, partition, nbytes, probes=probes)
     yield _each("settle", "settle", queries, _settle_nbytes(queries, config.k))
 
 
@@ -175,17 +170,16 @@ def _settle_nbytes(queries: RowPanels, k: int) -> int:
 
 def _grid(
     name: str,
-    kind: str,
     queries: RowPanels,
     corpus: RowPanels | Partition,
     nbytes: int,
-    args: Mapping[str, Json],
+    **args: Json,
 ) -> Round:
     """One task per query chunk and corpus panel."""
     return Round(
         name,
         tuple(
-            Task(f"{name}-{q:06d}-{b:06d}", kind, {"chunk": q, "block": b, **args}, nbytes)
+            Task(f"{name}-{q:06d}-{b:06d}", name, {"chunk": q, "block": b, **args}, nbytes)
             for q in range(queries.blocks)
             for b in range(corpus.blocks)
         ),
@@ -230,7 +224,8 @@ def _merged(context: Context, records: Sequence[Record]) -> TopKState:
     states = (
         TopKState(context.load(r.objects["ids"]), context.load(r.objects["keys"])) for r in records
     )
-    return reduce(_topk(context).merge, states)
+    merged = reduce(_topk(context).merge, states)
+    return TopKState(np.array(merged.ids), np.array(merged.keys))  # one state alone is read-only
 
 
 def _chunk_records(context: Context, round_name: str, chunk: int) -> list[Record]:

@@ -19,6 +19,9 @@ from simdist.errors import ConfigError, EngineError
 
 WAIT = 60.0
 
+# Own Rays choose their own token, as a user's would.
+TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
+
 LIFE = """
 import json, os, signal, sys
 import numpy as np, psutil
@@ -74,16 +77,22 @@ def script(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["local", "dask", "ray"])
-def test_a_closed_engine_leaves_nothing_behind_and_can_be_opened_again(script, kind):
+def test_a_closed_engine_leaves_nothing_behind_and_can_be_opened_again(
+    script, kind, monkeypatch, tmp_path
+):
+    for name in TOKEN:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
     how = script(LIFE)
     run = _run(how, kind)
     assert run.returncode == 0, run.stderr
     told = json.loads(run.stdout.splitlines()[-1])
     assert told["left"] == []
+    assert list(tmp_path.glob("simdist-*")) + list(tmp_path.glob("sd-ray-*")) == []
     assert told["second"] == 2
     assert told["sigterm"]
-    # No thread counts and no path: only what Ray and threadpoolctl keep there.
-    theirs = ("RAY_", "PYTHONBREAKPOINT", "KMP_DUPLICATE_LIB_OK")
+    # No thread counts and no path: only what Ray, Dask and threadpoolctl keep there.
+    theirs = ("RAY_", "PYTHONBREAKPOINT", "__DASK_PARENT_PID", "KMP_DUPLICATE_LIB_OK")
     assert [name for name in told["environ"] if not name.startswith(theirs)] == []
     assert set(told["heard"]) <= {"127.0.0.1", "::ffff:127.0.0.1"}
     if kind != "local":

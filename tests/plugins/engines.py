@@ -4,6 +4,8 @@
 A process has one Ray: a test that needs a Ray of its own starts another process.
 """
 
+import os
+import secrets
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +13,12 @@ import pytest
 from simdist.engine import Engine, open_engine
 
 KINDS = ("local", "dask", "ray")
+
+# Said out loud before anything imports Ray: a token left in the user's home is not used, and none
+# is written there. Processes that tests start inherit it and may join the cluster.
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
 
 
 @pytest.fixture(scope="session")
@@ -26,12 +34,9 @@ def dask_engine() -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def ray_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with pytest.MonkeyPatch.context() as patch:
-        # A token left in the user's home would be used, and what Ray writes there would stay.
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
-        with open_engine("ray", workers=2) as engine:
-            yield engine
+def ray_engine() -> Iterator[Engine]:
+    with open_engine("ray", workers=2) as engine:
+        yield engine
 
 
 @pytest.fixture(params=KINDS)

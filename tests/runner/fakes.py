@@ -18,6 +18,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from simdist.engine import Engine
 from simdist.errors import Cancelled, InputError
 from simdist.runner import Commit, Context, Event, Job, Record, Round, Rounds, Task
 from simdist.store import Dataset, Shard, Store, open_store
@@ -152,6 +153,13 @@ def wait(context: Context, task: Task) -> None:
 
 def job_of(script: Script, stage: Sums | None = None) -> Job:
     return Job(stage or Sums(), script, {})
+
+
+def settle(engine: Engine) -> None:
+    """Wait for what a failed run has left running on the local engine: a task that takes every cpu
+    begins when no other runs."""
+    last = engine.submit(int, key="settled", cpus=engine.workers)
+    engine.get(last, timeout=DEADLINE_SECONDS)
 
 
 def manifest_bytes(dataset: Dataset) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runner.fakes import Script, fresh_store, job_of, lines
+from runner.fakes import Script, fresh_store, job_of, lines, settle
 
 from simdist.engine import open_engine
 from simdist.errors import ObjectMissing
@@ -52,6 +52,7 @@ def test_events_of_a_resumed_round_count_from_what_was_done(script: Script) -> N
     with open_engine("local", workers=1) as engine:
         with pytest.raises(Exception, match="nothing to divide by"):
             run(job_of(script.failing("numbers-002")), store=store, engine=engine)
+        settle(engine)
         recorded = len(store.list_records(job_of(script).fingerprint))
         run(job_of(script), store=store, engine=engine, listeners=[told.append])
     assert lines(told)[1] == f"RoundStarted numbers {recorded}"

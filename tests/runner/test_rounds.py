@@ -20,6 +20,7 @@ from runner.fakes import (
     keys,
     lines,
     manifest_bytes,
+    settle,
 )
 
 from simdist.engine import Engine, open_engine
@@ -93,6 +94,7 @@ def test_a_second_run_after_a_failure_computes_only_what_has_no_record(
 ) -> None:
     with pytest.raises(TaskFailed):
         run(job_of(script.failing("sums-001")), store=store, engine=one_worker)
+    settle(one_worker)
     assert committed(job_of(script), store) is None
     done = {line for line in keys(store, "records") if "round-" not in line}
     assert len(done) >= 5

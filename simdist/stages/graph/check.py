@@ -77,9 +77,7 @@ def compute_truth(context: Context, task: Task) -> Record:
         )
         state = TopKState(found.ids, signed(measure, found.values))
     else:  # too few to fill a list: every pair
-        state = fold_exact(
-            measure, X, Y, TopK(k), rows=rows, columns=columns, check=context.check
-        )
+        state = fold_exact(measure, X, Y, TopK(k), rows=rows, columns=columns, check=context.check)
     return Record(
         task.key,
         {

@@ -1,6 +1,7 @@
 """The exact stage: every pair, once; lists recomputed, certified, and redone where in doubt.
 
     pairs     block pairs by float32 GEMM, k and some more kept for both sides     task per pair
+              (each block against itself first, in a round of its own)
     settle    values by the fixed kernel; which rows are provably exact            task per panel
     redo      rows in doubt (near-ties, duplicates) against every panel            only where any
     finish    lists merged, as Parquet, in dataset order                           task per panel
@@ -16,23 +17,22 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from simdist.errors import InputError
 from simdist.lists import graph_table, ids_of_rows
 from simdist.measures import resolve
-from simdist.panels import RowPanels
+from simdist.panels import RowPanels, refuse_zero_rows
 from simdist.partitions import block_rows
 from simdist.recall import Recall
 from simdist.runner.plan import Commit, Forecast, Job, Record, Round, Rounds, Task
 from simdist.stages.graph.config import KnnGraphConfig, refuse_too_few_rows
-from simdist.stages.graph.pairs import compute_pair, merged, pair_round
+from simdist.stages.graph.pairs import compute_diagonal, compute_pair, merged, pair_rounds
 from simdist.store.datasets import Shard
 from simdist.tiles import TopK, TopKState
-from simdist.tiles.exact import Reach, certify, fold_exact, reach, rerank, signed
+from simdist.tiles.exact import Reach, certify, fold_exact, rerank, signed
 
 if TYPE_CHECKING:
     from simdist.runner.context import Context
 
-__all__ = ["EXACT", "ExactKnnGraph", "certain", "exact_rounds", "exact_shards", "refuse_zero_rows"]
+__all__ = ["EXACT", "ExactKnnGraph", "certain", "exact_rounds", "exact_shards"]
 
 SLACK = 9  # candidates kept beyond k: more make fewer rows doubtful
 REDO_ROWS = 4096  # doubtful rows a task takes at once
@@ -50,7 +50,7 @@ class ExactKnnGraph:
         source = job.inputs["vectors"]
         refuse_too_few_rows(job.config.k, source.rows, source.uri)
         panels = RowPanels(source, resolve(job.config.measure))
-        refuse_zero_rows(panels)
+        refuse_zero_rows(source, panels.measure)
         for step in exact_rounds(job.config, panels, rounds):
             if step.name not in rounds:
                 return step
@@ -72,17 +72,6 @@ class ExactKnnGraph:
         )
 
 
-def refuse_zero_rows(panels: RowPanels) -> None:
-    """InputError where the vectors have a row of zeros that the measure cannot take."""
-    row = panels.dataset.metrics.get("first_zero_row")
-    if row is not None and not panels.measure.traits.zero_rows:
-        raise InputError(
-            f"row {row} of {panels.dataset.uri} is all zeros, which {panels.measure.name} cannot"
-            " compare: it has no direction. Remove such rows before the import, or use a measure"
-            " that takes them (dot, euclidean)."
-        )
-
-
 def exact_rounds(config: KnnGraphConfig, panels: RowPanels, done: Rounds) -> Iterator[Round]:
     """The rounds in order. Past a `yield`, the round is committed: its facts are in `done`."""
     width = config.k + SLACK
@@ -90,7 +79,7 @@ def exact_rounds(config: KnnGraphConfig, panels: RowPanels, done: Rounds) -> Ite
     chunk = min(ROWS_AT_ONCE * width, panels.rows) * 8 * panels.dim
     nbytes = rows * (30 * width + 40 * config.k) + 2 * chunk + (16 << 20)
     each = range(panels.blocks)
-    yield pair_round("pairs", panels, width)
+    yield from pair_rounds("pairs", panels, width)
     yield Round(
         "settle", tuple(Task(f"settle-{p:06d}", "settle", {"panel": p}, nbytes) for p in each)
     )
@@ -136,16 +125,6 @@ def _of(context: Context) -> RowPanels:
     return RowPanels(context.inputs["vectors"], resolve(context.config.measure))
 
 
-def _pair(context: Context, task: Task) -> Record:
-    """A block pair; the diagonal ones also say how far their rows reach."""
-    panels = _of(context)
-    record = compute_pair(context, panels, task)
-    if task.args["a"] != task.args["b"]:
-        return record
-    far = reach(panels.block(task.args["a"]))
-    return Record(record.task, record.objects, {"norm": far.norm, "term": far.term})
-
-
 def _settle(context: Context, task: Task) -> Record:
     """Values of a panel's lists, and its rows that are not provably exact."""
     panels = _of(context)
@@ -153,9 +132,8 @@ def _settle(context: Context, task: Task) -> Record:
     first, last = panels.span(panel)
     lists = merged(context, panels, "pairs", panel, k + SLACK)
     everywhere = Reach(0.0, 0.0)
-    for record in context.records("pairs"):
-        if "norm" in record.facts:
-            everywhere = everywhere.join(Reach(record.facts["norm"], record.facts["term"]))
+    for record in context.records("pairs-diagonal"):
+        everywhere = everywhere.join(Reach(record.facts["norm"], record.facts["term"]))
     values = np.empty((last - first, k), np.float32)
     ids = np.empty((last - first, k), np.int64)
     sure = np.empty(last - first, np.bool_)
@@ -261,7 +239,8 @@ def _manifest(config: KnnGraphConfig, panels: RowPanels, rounds: Rounds) -> Comm
 
 
 EXACT: Mapping[str, Callable[[Context, Task], Record]] = {
-    "pair": _pair,
+    "diagonal": lambda context, task: compute_diagonal(context, _of(context), task),
+    "pair": lambda context, task: compute_pair(context, _of(context), task),
     "settle": _settle,
     "redo": _redo,
     "exact_finish": _finish,

@@ -24,14 +24,14 @@ ROWS_AT_ONCE = 1024
 def finish_nbytes(partition: Partition, keep: int, k: int) -> int:
     """What a finish task holds at most: lists, one chunk's candidate rows, the table."""
     rows = min(partition.block_rows, partition.rows)
-    return rows * (9 * keep + 48 * k + 128) + rerank_nbytes(partition, keep) + (8 << 20)
+    return rows * (9 * keep + 48 * k + 128) + rerank_nbytes(partition, keep) + (4 << 20)
 
 
 def rerank_nbytes(partition: Partition, width: int) -> int:
     """What `rerank` holds at most for one chunk of rows with lists of `width`."""
     pairs = ROWS_AT_ONCE * width
     gathered = min(pairs + ROWS_AT_ONCE, partition.rows + ROWS_AT_ONCE)
-    return gathered * 8 * (partition.dim + 1) + 80 * pairs
+    return gathered * 4 * (partition.dim + 1) + 80 * pairs
 
 
 def compute_finish(context: Context, task: Task) -> Record:

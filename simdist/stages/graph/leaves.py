@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simdist.measures import Prepared
-from simdist.partitions import Partition, measure_surrogate, nearest_leaders, power_of_two
+from simdist.partitions import SLICE, Partition, measure_surrogate, nearest_leaders, power_of_two
 from simdist.runner.plan import Record, Round, Task
 from simdist.stages.graph.config import Knobs
 from simdist.types import Array, Float32, Ids, Int32, Json
@@ -43,10 +43,14 @@ def leaf_round(name: str, partition: Partition, params: Knobs, ranks: int, level
     tasks = []
     for cells, part, parts, rows in _groups(copies, goal, cap):
         held = min(cap, int(copies[cells.start : cells.stop].max()))
+        leaf = min(params.leaf_rows, held)
+        leaders = max(2, 2 * held // params.leaf_rows)
         nbytes = (
-            4 * held * row_nbytes
-            + FIRST_FANOUT * rows * (16 * params.leaf_neighbors + 16)
-            + 8 * params.leaf_rows**2
+            held * (4 * row_nbytes + 64)
+            + 4 * min(SLICE, held) * leaders
+            + FIRST_FANOUT * rows * (16 * params.leaf_neighbors + 40)
+            + 8 * leaf**2
+            + (1 << 20)
         )
         args: dict[str, Json] = {
             "first_cell": cells.start,
@@ -205,6 +209,7 @@ class _Entries:
             shape = (0, self.width)
             return np.empty(0, np.int32), np.empty(shape, np.int32), np.empty(shape, np.float32)
         rows, ids, keys = (np.concatenate(column) for column in zip(*self.parts, strict=True))
+        self.parts.clear()
         return rows, ids, keys
 
 

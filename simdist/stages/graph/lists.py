@@ -9,7 +9,7 @@ new ones: the answer does not depend on who was first.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -22,15 +22,28 @@ if TYPE_CHECKING:
     from simdist.stages.graph.config import Knobs
 
 __all__ = [
+    "Lists",
     "block_round",
     "compute_join",
     "compute_links",
     "compute_merge",
     "join_nbytes",
+    "links_nbytes",
+    "merge_nbytes",
     "write_lists",
 ]
 
 ROWS_AT_ONCE = 1024  # of a join: their candidates and scores stay in the cache
+MOST_CANDIDATES = 2048  # of one row in one join: CANDIDATES of simdist.compiled.graph
+EDGE_NBYTES = 48  # an edge while edges are sorted by target and slot
+
+
+class Lists(NamedTuple):
+    """ids: [m, keep] int32 positions; keys: [m, keep] float32; fresh: [m, keep] uint8."""
+
+    ids: Int32
+    keys: Float32
+    fresh: Array
 
 
 def block_round(
@@ -46,15 +59,36 @@ def block_round(
     )
 
 
-def join_nbytes(partition: Partition, params: Knobs) -> int:
-    """What a merge, links or join task holds at most: lists twice, edges, one chunk's candidates.
-
-    Vectors and other blocks' links are mapped, not held.
-    """
+def merge_nbytes(partition: Partition, params: Knobs, ranks: int) -> int:
+    """What a merge task holds at most: lists as read, made and written, the entries of one leaf
+    task, and one chunk of lists rescored. ranks: how many cells each row joined."""
     rows = min(partition.block_rows, partition.rows)
-    candidates = ROWS_AT_ONCE * 2048 * 12
-    gathered = 0 if partition.measure.traits.gemm else ROWS_AT_ONCE * 2048 * 4 * partition.dim // 8
-    return rows * (2 * 9 * params.keep + 40 * params.links) + candidates + gathered
+    entries = 2 * ranks * (12 * params.leaf_neighbors + 8)  # a row lies in two leaves of a cell
+    pairs = ROWS_AT_ONCE * params.keep
+    return rows * (60 * params.keep + entries) + _scored_nbytes(partition, pairs) + (1 << 20)
+
+
+def links_nbytes(partition: Partition, params: Knobs, width: int) -> int:
+    """What a links task holds at most: lists, edges while the nearest are chosen, the links."""
+    rows = min(partition.block_rows, partition.rows)
+    return rows * (10 * params.keep + 16 * width + 3 * width * EDGE_NBYTES) + (1 << 20)
+
+
+def join_nbytes(partition: Partition, params: Knobs, width: int) -> int:
+    """What a join task holds at most: lists as read, joined and written, and one chunk's
+    candidates. Vectors and other blocks' links are mapped, not held."""
+    rows = min(partition.block_rows, partition.rows)
+    pairs = ROWS_AT_ONCE * min(MOST_CANDIDATES, (2 * width) ** 2)
+    found = 4 * ROWS_AT_ONCE * MOST_CANDIDATES
+    return rows * 60 * params.keep + found + _scored_nbytes(partition, pairs) + (1 << 20)
+
+
+def _scored_nbytes(partition: Partition, pairs: int) -> int:
+    """What `nearness_of_found` holds at most for so many pairs."""
+    if partition.measure.traits.gemm:
+        return 8 * pairs
+    gathered = min(pairs, partition.rows) + ROWS_AT_ONCE
+    return 64 * pairs + 4 * (partition.dim + 1) * gathered
 
 
 def compute_merge(context: Context, task: Task) -> Record:
@@ -65,16 +99,9 @@ def compute_merge(context: Context, task: Task) -> Record:
     from simdist.compiled.graph import insert_entries, mark_fresh  # noqa: PLC0415
 
     partition = Partition.of(context.inputs["partition"])
-    params = context.config.resolved
     block = task.args["block"]
     first, last = partition.span(block)
-    if task.args["lists"] is None:
-        ids = np.full((last - first, params.keep), -1, np.int32)
-        keys = np.full((last - first, params.keep), -np.inf, np.float32)
-        before_fresh = np.ones(ids.shape, np.uint8)
-    else:
-        ids, keys, before_fresh = read_lists(context, task.args["lists"], block)
-    before = ids.copy()
+    ids, keys = _empty_lists(last - first, context.config.resolved.keep)
     for record in context.records(task.args["leaves"]):
         context.check()
         starts = context.load(record.objects["starts"])
@@ -86,10 +113,45 @@ def compute_merge(context: Context, task: Task) -> Record:
             for role in ("rows", "ids", "keys")
         )
         insert_entries(rows - np.int32(first), entry_ids, entry_keys, ids, keys)
-    fresh = np.empty(ids.shape, np.uint8)
-    mark_fresh(before, before_fresh, 0, ids, fresh)
-    objects = write_lists(context, partition, first, ids, keys, fresh)
+    found_ids, found_keys = _rescored(context, partition, first, ids)
+    if task.args["lists"] is None:
+        ids, keys = found_ids, found_keys
+        fresh = (ids >= 0).astype(np.uint8)
+    else:
+        ids, keys, before_fresh = read_lists(context, task.args["lists"], block)
+        before = ids.copy()
+        insert_entries(np.arange(len(ids), dtype=np.int32), found_ids, found_keys, ids, keys)
+        fresh = np.empty(ids.shape, np.uint8)
+        mark_fresh(before, before_fresh, 0, ids, fresh)
+    objects = write_lists(context, partition, first, Lists(ids, keys, fresh))
     return Record(task.key, objects, {"fresh": _fresh_share(fresh, context.config.k)})
+
+
+def _empty_lists(rows: int, keep: int) -> tuple[Int32, Float32]:
+    return np.full((rows, keep), -1, np.int32), np.full((rows, keep), -np.inf, np.float32)
+
+
+def _rescored(
+    context: Context, partition: Partition, first: int, found: Int32
+) -> tuple[Int32, Float32]:
+    """Lists of the same ids, with the keys that joins give them.
+
+    A leaf's GEMM rounds otherwise than the joins' kernel. Were both kinds of keys in one list,
+    whichever is rounded up would win every tie, and copies of one row could not agree on which of
+    them have the smallest numbers.
+    """
+    from simdist.compiled.graph import insert_found  # noqa: PLC0415
+
+    ids, keys = _empty_lists(*found.shape)
+    for start in range(0, len(found), ROWS_AT_ONCE):
+        context.check()
+        here = slice(start, start + ROWS_AT_ONCE)
+        valid = found[here] >= 0
+        indptr = np.concatenate([[0], np.cumsum(valid.sum(axis=1))])
+        listed = found[here][valid]
+        scores = nearness_of_found(partition, first + start, indptr, listed)
+        insert_found(indptr, listed, scores, ids[here], keys[here])
+    return ids, keys
 
 
 def compute_links(context: Context, task: Task) -> Record:
@@ -105,7 +167,7 @@ def compute_links(context: Context, task: Task) -> Record:
     first, last = partition.span(block)
     ids, _, fresh = read_lists(context, task.args["lists"], block)
     sources, starts, source_fresh = _edges(
-        context, task.args["lists"], block, first, last - first, width
+        context, task.args["lists"], block, range(first, last), width
     )
     links = np.empty((last - first, 2 * width), np.int32)
     link(ids, fresh, sources, starts, source_fresh, width, links)
@@ -143,7 +205,7 @@ def compute_join(context: Context, task: Task) -> Record:
         scored += int(indptr[-1])
     fresh = np.empty(ids.shape, np.uint8)
     mark_fresh(before, before_fresh, args["width"], ids, fresh)
-    objects = write_lists(context, partition, first, ids, keys, fresh)
+    objects = write_lists(context, partition, first, Lists(ids, keys, fresh))
     facts = {"scored": scored, "fresh": _fresh_share(fresh, context.config.k)}
     return Record(task.key, objects, facts)
 
@@ -168,19 +230,19 @@ def nearness_of_found(partition: Partition, first: int, indptr: Ids, found: Int3
     return np.require(keys, np.float32, "C")  # a measure of one's own may return float64
 
 
-def read_lists(context: Context, round_name: str, block: int) -> tuple[Int32, Float32, Array]:
-    """Writable copies of a block's ids, keys and fresh flags as a round left them."""
+def read_lists(context: Context, round_name: str, block: int) -> Lists:
+    """Writable copies of a block's lists as a round left them."""
     objects = context.records(round_name)[block].objects
-    ids, keys, fresh = (np.array(context.load(objects[r])) for r in ("ids", "keys", "fresh"))
-    return ids, keys, fresh
+    return Lists(*(np.array(context.load(objects[role])) for role in Lists._fields))
 
 
 def write_lists(
-    context: Context, partition: Partition, first: int, ids: Int32, keys: Float32, fresh: Array
+    context: Context, partition: Partition, first: int, lists: Lists
 ) -> dict[str, ObjectRef]:
     """Leave a block's lists, and its forward links as edges bucketed by the target's block."""
     from simdist.compiled.assign import bucket_order  # noqa: PLC0415
 
+    ids, keys, fresh = lists
     rows = np.arange(first, first + len(ids), dtype=np.int32)
     # Slot by slot, so that a stable sort by target keeps a row's nearest links first.
     targets = ids.T.ravel()
@@ -202,34 +264,58 @@ def write_lists(
     }
 
 
-def _edges(
-    context: Context, round_name: str, block: int, first: int, rows: int, width: int
-) -> tuple[Int32, Ids, Array]:
-    """Who lists the rows of a block among their best `width`: sources, starts, fresh flags."""
-    from simdist.compiled.assign import bucket_order  # noqa: PLC0415
+class _Edges(NamedTuple):
+    """Who lists whom: targets [e] and sources [e] int32 positions, the slot of the source's list
+    that holds the target [e] uint8, and whether it is new there [e] uint8."""
 
-    parts: list[tuple[Array, ...]] = []
+    targets: Int32
+    sources: Int32
+    slots: Array
+    fresh: Array
+
+
+def _edges(
+    context: Context, round_name: str, block: int, span: range, width: int
+) -> tuple[Int32, Ids, Array]:
+    """Who lists the rows of a block among their best `width`: sources, starts, fresh flags.
+
+    Everyone may list the same few rows: of each row's, only the nearest 2 `width` are held, which
+    is as far as `link` looks.
+    """
+    parts: list[_Edges] = []
+    held = 0
     for record in context.records(round_name):
+        context.check()
         starts = context.load(record.objects["starts"])
         part = slice(int(starts[block]), int(starts[block + 1]))
-        slots = context.load(record.objects["slots"])[part]
-        near = slots < width
-        parts.append(
-            (
-                context.load(record.objects["targets"])[part][near],
-                context.load(record.objects["sources"])[part][near],
-                slots[near],
-                context.load(record.objects["edge_fresh"])[part][near],
-            )
-        )
-    targets, sources, slots, fresh = (np.concatenate(c) for c in zip(*parts, strict=True))
-    by_slot = np.empty(len(slots), np.int64)
-    bucket_order(slots, width, by_slot, np.empty(width + 1, np.int64))
-    by_target = np.empty(len(slots), np.int64)
-    row_starts = np.empty(rows + 1, np.int64)
-    bucket_order(targets[by_slot] - first, rows, by_target, row_starts)
+        near = np.flatnonzero(context.load(record.objects["slots"])[part] < width)
+        roles = ("targets", "sources", "slots", "edge_fresh")
+        parts.append(_Edges(*(context.load(record.objects[r])[part][near] for r in roles)))
+        held += len(near)
+        if held > 2 * width * len(span):
+            parts = [_nearest_edges(parts, span, width)[0]]
+            held = len(parts[0].targets)
+    edges, row_starts = _nearest_edges(parts, span, width)
+    return edges.sources, row_starts, edges.fresh
+
+
+def _nearest_edges(parts: list[_Edges], span: range, width: int) -> tuple[_Edges, Ids]:
+    """Edges by target, nearest slot first, then in the order given; at most 2 `width` of each."""
+    from simdist.compiled.assign import bucket_order  # noqa: PLC0415
+
+    edges = _Edges(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    by_slot = np.empty(len(edges.slots), np.int64)
+    bucket_order(edges.slots, width, by_slot, np.empty(width + 1, np.int64))
+    by_target = np.empty(len(edges.slots), np.int64)
+    starts = np.empty(len(span) + 1, np.int64)
+    bucket_order(edges.targets[by_slot] - np.int32(span.start), len(span), by_target, starts)
     order = by_slot[by_target]
-    return sources[order], row_starts, fresh[order]
+    counts = np.diff(starts)
+    if counts.max(initial=0) > 2 * width:
+        place = np.arange(len(order)) - np.repeat(starts[:-1], counts)
+        order = order[place < 2 * width]
+        starts = np.concatenate([[0], np.cumsum(np.minimum(counts, 2 * width))])
+    return _Edges(*(column[order] for column in edges)), starts
 
 
 def _fresh_share(fresh: Array, k: int) -> float:

@@ -37,6 +37,8 @@ from simdist.stages.graph.lists import (
     compute_links,
     compute_merge,
     join_nbytes,
+    links_nbytes,
+    merge_nbytes,
 )
 from simdist.store.datasets import Dataset, Shard
 
@@ -136,19 +138,21 @@ class _Story:
         params = self.config.resolved
         yield leaf_round(f"leaves-{level}", self.partition, params, ranks, level)
         args = {"leaves": f"leaves-{level}", "lists": lists or None}
-        nbytes = join_nbytes(self.partition, params)
+        nbytes = merge_nbytes(self.partition, params, ranks)
         yield block_round(f"merge-{level}", "merge", self.partition, nbytes, args)
         return f"merge-{level}"
 
     def _joins(self, level: int, lists: str, width: int, most: int) -> Generator[Round, None, str]:
         """Joins until `most`, or until the last one changed little."""
-        nbytes = join_nbytes(self.partition, self.config.resolved)
+        params = self.config.resolved
+        links_hold = links_nbytes(self.partition, params, width)
+        join_holds = join_nbytes(self.partition, params, width)
         for number in range(1, most + 1):
             links, joined = f"links-{level}-{number}", f"join-{level}-{number}"
             args = {"lists": lists, "links": width}
-            yield block_round(links, "links", self.partition, nbytes, args)
+            yield block_round(links, "links", self.partition, links_hold, args)
             args = {"lists": lists, "links": links, "width": width}
-            yield block_round(joined, "join", self.partition, nbytes, args)
+            yield block_round(joined, "join", self.partition, join_holds, args)
             lists = joined
             changed = np.mean([float(record.facts["fresh"]) for record in self.done[joined]])
             if level > 0 and changed < SETTLED:
