@@ -6,13 +6,15 @@ import atexit
 import os
 import time
 from contextlib import ExitStack
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
 from pipelines.server import private_api
-from simdist.cli.telling import Teller
+from simdist.cli.telling import Teller, stop_like_ctrl_c
 from simdist.config import load
+from simdist.errors import ConfigError
 from simdist.report.terminal import print_summary
 
 
@@ -26,8 +28,11 @@ def main(
     debug: Annotated[bool, typer.Option("--debug", help="Show an error's traceback.")] = False,
 ) -> None:
     """Run a flow on Prefect: on PREFECT_API_URL, or on a private API that ends with the run."""
+    stop_like_ctrl_c()
     tell = Teller(debug=debug)
     with tell.errors():
+        if find_spec("prefect") is None:
+            raise ConfigError("flows need Prefect: pip install 'simdist[prefect]'")
         load(config, overrides=sets or ())  # what is wrong is told before anything starts
         # Logs go to the API; the terminal has progress, and Teller's words for errors.
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
@@ -39,7 +44,7 @@ def main(
             atexit.register(stack.close)
             api = stack.enter_context(private_api())
             os.environ.update(api.environment)
-            with tell.err.status("starting a private Prefect API"):
+            with tell.waiting("starting a private Prefect API"):
                 import pipelines.flow  # noqa: F401, PLC0415 - seconds, while the server starts
 
                 api.wait()

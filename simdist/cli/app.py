@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import signal
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from simdist.cli.telling import Teller
+from simdist.cli.telling import Teller, stop_like_ctrl_c
 from simdist.errors import ConfigError, IntegrityError
 from simdist.store.datasets import Dataset
 from simdist.store.store import open_store
@@ -220,12 +219,8 @@ def gc(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `simdist` command."""
-    signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop is as safe as Ctrl-C
+    stop_like_ctrl_c()
     app(arguments if arguments is None else list(arguments), prog_name="simdist")
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _flow(
@@ -265,7 +260,9 @@ def _carry_out(flow: FlowConfig, tell: Teller) -> Summary:
     timings = Timings()
     datasets: dict[str, Dataset] = {}
     names: dict[str, str] = {}
-    with flow.engine.open(store) as engine, tell.progress() as listener:
+    with tell.waiting("starting the engine"):
+        opened = flow.engine.open(store)
+    with opened as engine, tell.progress() as listener:
         for link in chain:
             dataset = run_link(
                 link, datasets, store=store, engine=engine, listeners=(timings, listener)

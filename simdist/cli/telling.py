@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from simdist.report.progress import JsonProgress, progress
 from simdist.runner.events import Listener
 from simdist.types import Json
 
-__all__ = ["INTERRUPTED", "Teller"]
+__all__ = ["INTERRUPTED", "Teller", "stop_like_ctrl_c"]
 
 INTERRUPTED = 130  # what shells expect after Ctrl-C
 BUG = 70  # EX_SOFTWARE: an error nobody foresaw
@@ -45,6 +46,15 @@ class Teller:
                 yield listener
 
     @contextmanager
+    def waiting(self, text: str) -> Iterator[None]:
+        """Says, on a terminal, what is being waited for, while that lasts."""
+        if self.as_json or not self.err.is_terminal:
+            yield
+        else:
+            with self.err.status(text):
+                yield
+
+    @contextmanager
     def errors(self) -> Iterator[None]:
         """Ends the process with the error's exit code, having said what a person can use."""
         try:
@@ -71,6 +81,15 @@ class Teller:
         else:
             self.err.print(message, markup=False, style="red", soft_wrap=True)
         raise typer.Exit(code)
+
+
+def stop_like_ctrl_c() -> None:
+    """Make SIGTERM, which schedulers send, as safe as Ctrl-C."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 def _story(error: SimdistError) -> str:

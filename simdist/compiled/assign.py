@@ -9,13 +9,28 @@ from simdist.types import Array, Float32, Ids, Int32
 
 __all__ = ["bucket_order", "nearest_columns"]
 
+KERNEL = ["C", "W", "A"]  # one array type, so one compile: a read-only array is another to numba
 
-@kernel
+
 def nearest_columns(nearness: Float32, terms: Float32, out: Int32) -> None:
     """The columns of largest nearness + terms in every row, nearest first, ties to the lower one.
 
-    nearness: [n, m]. terms: [m]. out: [n, f], -1 where m < f.
+    nearness: [n, m]. terms: [m], may be read-only. out: [n, f], -1 where m < f.
     """
+    _nearest_columns(nearness, np.require(terms, np.float32, KERNEL), out)
+
+
+def bucket_order(buckets: Array, count: int, order: Ids, starts: Ids) -> None:
+    """Stable order of entries by bucket; negative buckets are left out.
+
+    buckets: [e] integers below `count`. order: [e] out, the first starts[count] places filled.
+    starts: [count + 1] out, bucket b holds order[starts[b]:starts[b + 1]].
+    """
+    _bucket_order(np.require(buckets, np.int32, KERNEL), count, order, starts)
+
+
+@kernel
+def _nearest_columns(nearness: Float32, terms: Float32, out: Int32) -> None:
     width = out.shape[1]
     best = np.empty(width, np.float32)
     for i in range(nearness.shape[0]):
@@ -34,12 +49,7 @@ def nearest_columns(nearness: Float32, terms: Float32, out: Int32) -> None:
 
 
 @kernel
-def bucket_order(buckets: Array, count: int, order: Ids, starts: Ids) -> None:
-    """Stable order of entries by bucket; negative buckets are left out.
-
-    buckets: [e] integers below `count`. order: [e] out, the first starts[count] places filled.
-    starts: [count + 1] out, bucket b holds order[starts[b]:starts[b + 1]].
-    """
+def _bucket_order(buckets: Int32, count: int, order: Ids, starts: Ids) -> None:
     starts[:] = 0
     for e in range(len(buckets)):
         if buckets[e] >= 0:

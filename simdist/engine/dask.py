@@ -187,7 +187,11 @@ class DaskEngine(Engine):
         _refuse_without_main_guard()
         folder = tempfile.mkdtemp(prefix="simdist-dask-")
         self._closing.callback(shutil.rmtree, folder, ignore_errors=True)
-        settings = SETTINGS | {"distributed.scheduler.allowed-failures": self._retries}
+        settings = {
+            **SETTINGS,
+            "distributed.scheduler.allowed-failures": self._retries,
+            "temporary-directory": folder,
+        }
         self._closing.enter_context(dask.config.set(settings))  # some are read while it runs
         # A nanny sets these here for its worker to inherit, and leaves them: at every restart.
         inherited = [*dask.config.get("distributed.nanny.pre-spawn-environ"), "PYTHONHASHSEED"]

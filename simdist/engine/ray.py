@@ -10,6 +10,7 @@ with a small object store: large things travel through the store, not through Ra
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import secrets
@@ -22,6 +23,7 @@ import threading as std_threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from functools import cache
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -205,8 +207,8 @@ class RayEngine(Engine):
                 "Ray is already connected in this process, and a process has one Ray: close the "
                 "other engine first, or give address='auto' to use what is there"
             )
-        folder = tempfile.mkdtemp(prefix="sd-ray-", dir=_short_folder())
-        self._closing.callback(shutil.rmtree, folder, ignore_errors=True)
+        folder = _folder()
+        self._closing.callback(_empty, folder)
         before = {child.pid for child in psutil.Process().children(recursive=True)}
         self._keep_sigterm()
         self._closing.callback(_shut_down, before)
@@ -358,10 +360,18 @@ def _loopback_only() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
-def _short_folder() -> str | None:
-    return (
-        None if len(tempfile.gettempdir()) <= LONGEST_FOLDER - len("/sd-ray-12345678") else "/tmp"
-    )
+@cache
+def _folder() -> str:
+    """For sockets, logs and spilled objects; one per process, since Ray remembers the first."""
+    long = len(tempfile.gettempdir()) > LONGEST_FOLDER - len("/sd-ray-12345678")
+    folder = tempfile.mkdtemp(prefix="sd-ray-", dir="/tmp" if long else None)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _empty(folder: str) -> None:
+    for path in Path(folder).iterdir():
+        shutil.rmtree(path, ignore_errors=True)  # what stays is tried again at exit
 
 
 def _shut_down(before: set[int]) -> None:

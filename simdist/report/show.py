@@ -151,8 +151,9 @@ def _latest_names(store: Store) -> Iterator[tuple[str, str]]:
     for info in store.objects.list("names"):
         _, name, number = info.key.removesuffix(".json").split("/")
         latest[name] = max(latest.get(name, 0), int(number))
-    for name, number in latest.items():
-        yield store.dataset(f"{name}@{number}").fingerprint, f"{name}@{number}"
+    for name in latest:
+        full = f"{name}@{latest[name]}"
+        yield store.dataset(full).fingerprint, full
 
 
 # -- on a terminal ---------------------------------------------------------------------------------

@@ -132,20 +132,20 @@ def _story(source: Dataset, shape: Shape) -> Iterator[Round]:
     largest = max(shard.rows for shard in shards)
     row_nbytes = 4 * shape.dim
     leaders_nbytes = shape.fine * row_nbytes
+    sample_nbytes = 2 * leaders_nbytes + 32 * shape.fine + (1 << 20)
     yield Round(
         "sample",
         tuple(
-            Task(
-                f"sample-{s:06d}", "sample", {"shard": s, "first": int(offsets[s])}, leaders_nbytes
-            )
+            Task(f"sample-{s:06d}", "sample", {"shard": s, "first": int(offsets[s])}, sample_nbytes)
             for s in range(len(shards))
         ),
     )
-    yield Round("leaders", (Task("leaders", "leaders", {}, 6 * leaders_nbytes),))
+    yield Round("leaders", (Task("leaders", "leaders", {}, 6 * leaders_nbytes + (1 << 20)),))
     assign_nbytes = (
         (3 * largest + 2 * shape.fine) * row_nbytes
         + SLICE * shape.cells * 4
-        + largest * (4 * shape.fanout + 32)
+        + largest * (8 * shape.fanout + 128)
+        + (1 << 20)
     )
     yield Round(
         "assign",
@@ -165,7 +165,7 @@ def _story(source: Dataset, shape: Shape) -> Iterator[Round]:
 
 def _gather_nbytes(shape: Shape) -> int:
     rows = min(shape.block_rows, shape.rows)
-    return rows * (2 * 4 * shape.dim + 40 * shape.fanout + 64) + 64 * shape.fine
+    return rows * (2 * 4 * shape.dim + 40 * shape.fanout + 64) + 64 * shape.fine + (1 << 20)
 
 
 def _sample(context: Context, task: Task) -> Record:

@@ -28,6 +28,7 @@ from simdist.stages.graph.pairs import compute_diagonal, compute_pair, merged, p
 from simdist.store.datasets import Shard
 from simdist.tiles import TopK, TopKState
 from simdist.tiles.exact import Reach, certify, fold_exact, rerank, signed
+from simdist.tiles.memory import exact_memory
 
 if TYPE_CHECKING:
     from simdist.runner.context import Context
@@ -76,15 +77,21 @@ def exact_rounds(config: KnnGraphConfig, panels: RowPanels, done: Rounds) -> Ite
     """The rounds in order. Past a `yield`, the round is committed: its facts are in `done`."""
     width = config.k + SLACK
     rows = min(panels.panel_rows, panels.rows)
-    chunk = min(ROWS_AT_ONCE * width, panels.rows) * 8 * panels.dim
-    nbytes = rows * (30 * width + 40 * config.k) + 2 * chunk + (16 << 20)
+    gathered = min(ROWS_AT_ONCE * width, panels.rows)
+    settle_nbytes = (
+        rows * (30 * width + 40 * config.k + 4 * panels.dim)
+        + gathered * 12 * panels.dim
+        + (4 << 20)
+    )
     each = range(panels.blocks)
     yield from pair_rounds("pairs", panels, width)
     yield Round(
-        "settle", tuple(Task(f"settle-{p:06d}", "settle", {"panel": p}, nbytes) for p in each)
+        "settle",
+        tuple(Task(f"settle-{p:06d}", "settle", {"panel": p}, settle_nbytes) for p in each),
     )
     doubtful = [int(record.facts["doubtful"]) for record in done["settle"]]
-    redo_nbytes = 6 * 4 * panels.dim * (REDO_ROWS + rows) + (64 << 20)
+    redone = exact_memory(min(REDO_ROWS, rows), rows, panels.dim, config.k)
+    redo_nbytes = redone.nbytes + 4 * panels.dim * rows
     redo = tuple(
         Task(
             f"redo-{p:06d}-{first:08d}-{q:06d}",
@@ -98,10 +105,16 @@ def exact_rounds(config: KnnGraphConfig, panels: RowPanels, done: Rounds) -> Ite
     )
     if redo:
         yield Round("redo", redo)
+    finish_nbytes = rows * (64 * config.k + 64) + (1 << 20)
     yield Round(
         "finish",
         tuple(
-            Task(f"finish-{p:06d}", "exact_finish", {"panel": p, "doubtful": doubtful[p]}, nbytes)
+            Task(
+                f"finish-{p:06d}",
+                "exact_finish",
+                {"panel": p, "doubtful": doubtful[p]},
+                finish_nbytes,
+            )
             for p in each
         ),
     )

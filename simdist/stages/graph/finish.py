@@ -31,7 +31,7 @@ def rerank_nbytes(partition: Partition, width: int) -> int:
     """What `rerank` holds at most for one chunk of rows with lists of `width`."""
     pairs = ROWS_AT_ONCE * width
     gathered = min(pairs + ROWS_AT_ONCE, partition.rows + ROWS_AT_ONCE)
-    return gathered * 4 * (partition.dim + 1) + 80 * pairs
+    return gathered * 8 * (partition.dim + 1) + 80 * pairs
 
 
 def compute_finish(context: Context, task: Task) -> Record:

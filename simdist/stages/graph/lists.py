@@ -35,7 +35,7 @@ __all__ = [
 
 ROWS_AT_ONCE = 1024  # of a join: their candidates and scores stay in the cache
 MOST_CANDIDATES = 2048  # of one row in one join: CANDIDATES of simdist.compiled.graph
-EDGE_NBYTES = 48  # an edge while edges are sorted by target and slot
+EDGE_NBYTES = 64  # an edge while edges are sorted by target and slot
 
 
 class Lists(NamedTuple):
