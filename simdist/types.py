@@ -17,7 +17,9 @@ Float64: TypeAlias = npt.NDArray[np.float64]
 Int32: TypeAlias = npt.NDArray[np.int32]
 Ids: TypeAlias = npt.NDArray[np.int64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
-Json: TypeAlias = Any  # what `json.dumps` accepts: a recursive alias buys little and costs every reader
+Json: TypeAlias = (
+    Any  # what `json.dumps` accepts: a recursive alias buys little and costs every reader
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ def _kernel(loop: _Loop) -> _Loop:
 
 
 @_kernel
-def select_rows(  # noqa: PLR0917  compiled functions are called by position
+def select_rows(
     tile: Float32, rows: Ids, columns: Ids, ids: Ids, keys: Float32, exclude_self: bool
 ) -> None:
     """Offer every entry of `tile` [n, m] to the list of its row, in place.
@@ -67,7 +67,7 @@ def select_rows(  # noqa: PLR0917  compiled functions are called by position
 
 
 @_kernel
-def select_both(  # noqa: PLR0917
+def select_both(
     tile: Float32,
     rows: Ids,
     columns: Ids,
@@ -109,7 +109,7 @@ def select_both(  # noqa: PLR0917
 
 
 @_kernel
-def select_lists(  # noqa: PLR0917
+def select_lists(
     entries: Float32,
     indptr: Ids,
     rows: Ids,

@@ -221,7 +221,7 @@ def _explained(failure: TaskFailed) -> Exception:
     return cause
 
 
-class _Trace(Exception):  # noqa: N818 - shown above an error, never raised
+class _Trace(Exception):
     """Where in another process an error was raised, for tracebacks; not part of its message."""
 
     def __str__(self) -> str:

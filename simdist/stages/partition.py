@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from simdist.errors import ConfigError
+from simdist.errors import ConfigError, InputError
 from simdist.measures import Prepared, resolve
 from simdist.panels import refuse_zero_rows
 from simdist.partitions import (
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PartitionConfig", "PartitionStage"]
 
+MOST_ROWS = 2**31 - 2  # positions and positions + 1 are int32
 FINE = 8  # fine leaders per cell: they order the rows within a cell
 
 
@@ -102,6 +103,7 @@ class PartitionStage:
         """The first round of the story that is not committed yet; else the manifest."""
         source = job.inputs["vectors"]
         shape = _shape(job.config, source)
+        _refuse_too_many_rows(source)
         refuse_zero_rows(source, resolve(job.config.measure))
         for step in _story(source, shape):
             if step.name not in rounds:
@@ -124,6 +126,14 @@ class PartitionStage:
 
 def _shape(config: PartitionConfig, source: Dataset) -> Shape:
     return Shape.of(config, source.rows, int(source.metrics["dim"]))
+
+
+def _refuse_too_many_rows(source: Dataset) -> None:
+    if source.rows > MOST_ROWS:
+        raise InputError(
+            f"{source.uri} has {source.rows} rows; a partition numbers positions in 32 bits and takes"
+            f" at most {MOST_ROWS}. Split the data set and search one part in another with knn."
+        )
 
 
 def _story(source: Dataset, shape: Shape) -> Iterator[Round]:

@@ -257,7 +257,7 @@ def signed(measure: Measure, values: Float32) -> Float32:
     return values if measure.traits.kind == "similarity" else np.negative(values)
 
 
-def _offer_pairs(  # noqa: PLR0917  one call, right above
+def _offer_pairs(
     measure: Measure, X: Prepared, Y: Prepared, chosen: Bools, columns: Ids, state: TopKState
 ) -> None:
     """Values of the chosen pairs [n, m] into the lists, in place, a bounded number at a time."""
@@ -302,7 +302,8 @@ def _optimistic(measure: Measure, keys: Float32, error: Float64) -> Float32:
     else:
         bound = keys * (1.0 + np.sign(keys) * error)
     up = np.nextafter(bound.astype(np.float32), np.float32(np.inf))
-    values = signed(measure, measure.correct(up)).astype(np.float64)
+    with np.errstate(over="ignore"):  # a list with room has -inf: infinitely far is meant
+        values = signed(measure, measure.correct(up)).astype(np.float64)
     return np.nextafter((values + 8 * UNIT * np.abs(values)).astype(np.float32), np.float32(np.inf))
 
 

@@ -1,12 +1,12 @@
 """`make bench`: every benchmark in turn, or those named. Prints tables; asserts no times.
 
-    make bench                      all
-    make bench ARGS="peers --rounds 5"
+make bench                      all
+make bench ARGS="peers --rounds 5"
 
-    peers     the k-NN graph of real embeddings: simdist, pynndescent and faiss in turn
-    engines   the same job on local, Dask and Ray: the same bytes, and what each costs
-    million   1,000,000 x 128 synthetic rows on the local engine: time, memory, recall
-    exact     every pair: simdist and faiss in turn
+peers     the k-NN graph of real embeddings: simdist, pynndescent and faiss in turn
+engines   the same job on local, Dask and Ray: the same bytes, and what each costs
+million   1,000,000 x 128 synthetic rows on the local engine: time, memory, recall
+exact     every pair: simdist and faiss in turn
 """
 
 from __future__ import annotations

@@ -41,9 +41,7 @@ def main() -> None:
             for kind, engine in engines.items():
                 wall, cpu = time.perf_counter(), _cpu_seconds()
                 digests.setdefault(kind, set()).add(_job(engine))
-                runs.setdefault(kind, []).append(
-                    (time.perf_counter() - wall, _cpu_seconds() - cpu)
-                )
+                runs.setdefault(kind, []).append((time.perf_counter() - wall, _cpu_seconds() - cpu))
     finally:
         for engine in engines.values():
             engine.close()

@@ -51,7 +51,7 @@ class KnnParams:
         if keep < k:
             raise ConfigError(f"knn params keep={keep} is below k={k}: expected at least k")
         return Knobs(
-            fanout=self.fanout or (6 if hard else 4),
+            fanout=self.fanout or (5 if hard else 3),
             leaf_rows=self.leaf_rows or max(512, 4 * k),
             leaf_neighbors=self.leaf_neighbors or max(10, 2 * k // 3),
             keep=keep,

@@ -3,9 +3,12 @@
 Effort rises in levels until the sampled recall passes; each level starts from the lists so far:
 
     0  leaves of the nearest cells, then joins           (KnnParams)
-    1  joins over wider links until few entries change
+    1  joins over wider links
     2  other leaves, of all cells a row knows, then joins
     3  all pairs, as the exact stage does: recall 1, whatever the data
+
+Recall is measured after each join (the sampled rows' true neighbours are found once), and a level
+ends when it is reached or when the last join changed almost nothing.
 """
 
 from __future__ import annotations
@@ -104,8 +107,9 @@ class _Story:
         """Yields every round; returns the recall reached and the finished graph."""
         lists = ""
         for level in range(3):
-            lists = yield from self._level(level, lists)
-            recall = yield from self._measured(level, lists)
+            if level != 1:
+                lists = yield from self._leaves(level, lists)
+            lists, recall = yield from self._improved(level, lists)
             if recall.target is None or recall.low >= recall.target:
                 return recall, (yield from self._finished(lists))
         panels = RowPanels(self.vectors, self.partition.measure)
@@ -122,46 +126,50 @@ class _Story:
             for record, (first, last) in zip(self.done["finish"], spans, strict=True)
         )
 
-    def _level(self, level: int, lists: str) -> Generator[Round, None, str]:
-        """The rounds of one level of effort; returns the name of the round with its lists."""
+    def _leaves(self, level: int, lists: str) -> Generator[Round, None, str]:
+        """Leaves merged into the lists so far; the name of the round that has the new ones."""
         params = self.config.resolved
         known = int(self.partition.dataset.manifest.metrics["fanout"])
-        if level == 0:
-            lists = yield from self._leaves(level, "", min(params.fanout, known))
-            return (yield from self._joins(level, lists, params.links, params.joins))
-        if level == 1:
-            return (yield from self._joins(level, lists, params.keep, MOST_JOINS))
-        lists = yield from self._leaves(level, lists, known)
-        return (yield from self._joins(level, lists, params.keep, MOST_JOINS))
-
-    def _leaves(self, level: int, lists: str, ranks: int) -> Generator[Round, None, str]:
-        params = self.config.resolved
+        ranks = min(params.fanout, known) if level == 0 else known
         yield leaf_round(f"leaves-{level}", self.partition, params, ranks, level)
         args = {"leaves": f"leaves-{level}", "lists": lists or None}
         nbytes = merge_nbytes(self.partition, params, ranks)
         yield block_round(f"merge-{level}", "merge", self.partition, nbytes, args)
         return f"merge-{level}"
 
-    def _joins(self, level: int, lists: str, width: int, most: int) -> Generator[Round, None, str]:
-        """Joins until `most`, or until the last one changed little."""
+    def _improved(self, level: int, lists: str) -> Generator[Round, None, tuple[str, Recall]]:
+        """Joins, measured one by one, until the recall is reached or a join changes little."""
         params = self.config.resolved
-        links_hold = links_nbytes(self.partition, params, width)
-        join_holds = join_nbytes(self.partition, params, width)
-        for number in range(1, most + 1):
-            links, joined = f"links-{level}-{number}", f"join-{level}-{number}"
-            args = {"lists": lists, "links": width}
-            yield block_round(links, "links", self.partition, links_hold, args)
-            args = {"lists": lists, "links": links, "width": width}
-            yield block_round(joined, "join", self.partition, join_holds, args)
-            lists = joined
-            changed = np.mean([float(record.facts["fresh"]) for record in self.done[joined]])
-            if level > 0 and changed < SETTLED:
-                break
-        return lists
+        least, width = (params.joins, params.links) if level == 0 else (1, params.keep)
+        number = 0
+        while True:
+            if number >= least:
+                over = number == MOST_JOINS or self._settled(lists)
+                recall = yield from self._measured(f"{level}-{number}", lists, closely=over)
+                if over or recall.target is None or recall.low >= recall.target:
+                    return lists, recall
+            number += 1
+            lists = yield from self._joined(f"{level}-{number}", lists, width)
 
-    def _measured(self, level: int, lists: str) -> Generator[Round, None, Recall]:
-        """Recall of the lists; more rows are sampled while the interval straddles the target and
-        the estimate is above it."""
+    def _joined(self, name: str, lists: str, width: int) -> Generator[Round, None, str]:
+        """One join over links of so many each way."""
+        params = self.config.resolved
+        nbytes = links_nbytes(self.partition, params, width)
+        args = {"lists": lists, "links": width}
+        yield block_round(f"links-{name}", "links", self.partition, nbytes, args)
+        nbytes = join_nbytes(self.partition, params, width)
+        args = {"lists": lists, "links": f"links-{name}", "width": width}
+        yield block_round(f"join-{name}", "join", self.partition, nbytes, args)
+        return f"join-{name}"
+
+    def _settled(self, lists: str) -> bool:
+        """Whether the round that left these lists changed too little for another like it."""
+        changed = np.mean([float(record.facts["fresh"]) for record in self.done[lists]])
+        return bool(changed < SETTLED)
+
+    def _measured(self, step: str, lists: str, *, closely: bool) -> Generator[Round, None, Recall]:
+        """Recall of the lists. closely: where the interval straddles the target and the estimate is
+        above it, sample more rows (while another join would help, that is the better spent work)."""
         params = self.config.resolved
         limit = min(params.sample_limit, self.partition.rows)
         truths: dict[str, list[int]] = {}
@@ -170,15 +178,14 @@ class _Story:
             name = f"truth-{first}-{last}"
             yield truth_round(name, self.partition, self.config, first, last)
             truths[name] = [first, last]
-            check = f"check-{level}-{last}"
+            check = f"check-{step}-{last}"
             yield check_round(check, self.partition, self.config, lists, dict(truths))
             recall = recall_of(self.done[check][0])
-            first = last
             target = recall.target
-            open_question = target is not None and recall.low < target < recall.estimate
-            if not (open_question and last < limit):
+            straddles = target is not None and recall.low < target < recall.estimate
+            if not (closely and straddles and last < limit):
                 return recall
-            last = min(2 * last, limit)
+            first, last = last, min(2 * last, limit)
 
 
 def _manifest(
