@@ -158,7 +158,7 @@ class Partition:
         return Prepared(self.dataset.store.read_array(objects["leaders"]), terms)
 
     def members(self, cells: range, ranks: int) -> list[Int32]:
-        """Positions of the rows that count each of `cells` among their `ranks` nearest, ascending."""
+        """Positions of the rows that have each of `cells` among their `ranks` nearest, ascending."""
         found: list[list[Int32]] = [[] for _ in cells]
         for block in range(self.blocks):
             starts = self.array(block, "starts")

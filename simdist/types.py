@@ -24,7 +24,7 @@ Json: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class ObjectRef:
-    """One immutable object of a store: its key, the sha256 of its bytes (hex), its size in bytes."""
+    """One immutable object of a store: its key, its bytes' sha256 (hex), its size in bytes."""
 
     key: str
     sha256: str

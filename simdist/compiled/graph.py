@@ -73,7 +73,7 @@ def leaf_top(
     members: [m] positions, distinct. out_ids, out_keys: [m, w] filled with each row's best w
     others, keys including both terms; -1 and -inf where the leaf has fewer.
 
-    A first pass takes the maximum of each of LANES interleaved columns: the w-th largest of those is
+    A first pass takes the maximum of each of LANES interleaved columns: the w-th largest of them is
     no larger than the w-th best key, so the second pass looks closely at little more than w keys.
     """
     size = len(members)

@@ -11,7 +11,7 @@ __all__ = ["fast_kernel", "inlined", "kernel"]
 
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
-# Sums and maxima run in vector lanes; infinities keep their meaning, NaN has none (no input has it).
+# Sums and maxima run in vector lanes. Infinities keep their meaning; no input has NaN.
 REORDERED = {"reassoc", "contract", "nsz", "nnan"}
 
 

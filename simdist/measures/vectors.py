@@ -8,7 +8,7 @@
 
 *Precision.* A block of Euclidean distances comes from a matrix product, which cancels for
 near-duplicates: its squared distances are off by up to about c eps (|x|^2 + |y|^2), with
-eps = 1.2e-7 and c = max(2, sqrt(d) / 2), so two rows of length 1 closer than about 1e-3 look alike
+eps = 1.2e-7 and c = max(4, sqrt(d) / 2), so two rows of length 1 closer than about 1e-3 look alike
 (and a negative square is clipped to 0). Centring the data once helps where rows are long against
 their distances. `pairs` subtracts first and is exact to float32 rounding, whatever the distance:
 take it for every value that is kept.

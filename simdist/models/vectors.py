@@ -53,7 +53,7 @@ def import_vectors(
 
     path: a file, glob, folder or prefix, local or s3://, or `datasets://debian-packages`: Parquet,
         Arrow, .npy and what pyarrow.dataset reads, Hive partitions included.
-    vector: the column of vectors (lists of float16, float32 or float64 of one length); none in .npy.
+    vector: the column of vectors (lists of one length, float16, 32 or 64); none in .npy.
     id: a column of unique integers or strings; None numbers the rows. keep: columns that travel.
     Returns the dataset: [n, d] float16 or float32, rows in order of (path, place in file).
     Raises InputError naming file and row for NULLs, ragged lengths, NaN, duplicate ids, no rows,

@@ -151,8 +151,8 @@ def _latest_names(store: Store) -> Iterator[tuple[str, str]]:
     for info in store.objects.list("names"):
         _, name, number = info.key.removesuffix(".json").split("/")
         latest[name] = max(latest.get(name, 0), int(number))
-    for name in latest:
-        full = f"{name}@{latest[name]}"
+    for name, newest in latest.items():
+        full = f"{name}@{newest}"
         yield store.dataset(full).fingerprint, full
 
 

@@ -131,8 +131,8 @@ def _shape(config: PartitionConfig, source: Dataset) -> Shape:
 def _refuse_too_many_rows(source: Dataset) -> None:
     if source.rows > MOST_ROWS:
         raise InputError(
-            f"{source.uri} has {source.rows} rows; a partition numbers positions in 32 bits and takes"
-            f" at most {MOST_ROWS}. Split the data set and search one part in another with knn."
+            f"{source.uri} has {source.rows} rows; a partition numbers positions in 32 bits and"
+            f" takes at most {MOST_ROWS}. Split the data set; knn searches one part in another."
         )
 
 
@@ -175,7 +175,7 @@ def _story(source: Dataset, shape: Shape) -> Iterator[Round]:
 
 def _gather_nbytes(shape: Shape) -> int:
     rows = min(shape.block_rows, shape.rows)
-    return rows * (2 * 4 * shape.dim + 40 * shape.fanout + 64) + 64 * shape.fine + (1 << 20)
+    return rows * (3 * 4 * shape.dim + 40 * shape.fanout + 64) + 64 * shape.fine + (1 << 20)
 
 
 def _sample(context: Context, task: Task) -> Record:

@@ -123,10 +123,11 @@ class WorkerCache:
 
 def worker_cache() -> WorkerCache:
     """The cache that the environment describes; one object per description and process."""
-    description = (os.environ.get("SIMDIST_CACHE_DIR"), os.environ.get("SIMDIST_CACHE_BYTES"))
+    folder, nbytes = os.environ.get("SIMDIST_CACHE_DIR"), os.environ.get("SIMDIST_CACHE_BYTES")
+    description = (folder, nbytes, os.environ.get("XDG_CACHE_HOME"))
     with _guard:
         if description not in _caches:
-            _caches[description] = _described(*description)
+            _caches[description] = _described(folder, nbytes)
         return _caches[description]
 
 
@@ -166,7 +167,7 @@ def damaged(where: str, ref: ObjectRef, sha256: str, nbytes: int) -> IntegrityEr
 
 
 _guard = threading.Lock()
-_caches: dict[tuple[str | None, str | None], WorkerCache] = {}
+_caches: dict[tuple[str | None, ...], WorkerCache] = {}
 _checked: OrderedDict[Hashable, int] = OrderedDict()
 
 

@@ -178,8 +178,11 @@ def certify(
     worst: [n] the k-th value that `rerank` found.
     """
     A = measure.prepare(X)
-    optimistic = _optimistic(measure, weakest, key_error(measure, A, columns))
-    sure: Bools = (weakest == -np.inf) | (signed(measure, worst) > optimistic)
+    full = weakest > -np.inf
+    error = key_error(measure, A, columns)
+    sure: Bools = ~full
+    optimistic = _optimistic(measure, weakest[full], error[full])
+    sure[full] = signed(measure, worst[full]) > optimistic
     return sure
 
 
@@ -302,8 +305,7 @@ def _optimistic(measure: Measure, keys: Float32, error: Float64) -> Float32:
     else:
         bound = keys * (1.0 + np.sign(keys) * error)
     up = np.nextafter(bound.astype(np.float32), np.float32(np.inf))
-    with np.errstate(over="ignore"):  # a list with room has -inf: infinitely far is meant
-        values = signed(measure, measure.correct(up)).astype(np.float64)
+    values = signed(measure, measure.correct(up)).astype(np.float64)
     return np.nextafter((values + 8 * UNIT * np.abs(values)).astype(np.float32), np.float32(np.inf))
 
 

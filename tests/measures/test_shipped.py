@@ -13,7 +13,7 @@ SCALES = (0.5, 2.0, 10.0, 1.0, 0.1, 3.0, 7.0)
 
 def cancellation(X, Y):
     """What a GEMM may lose of |x - y|^2, as the docstring of `vectors` states it."""
-    return 2 * EPS * (np.square(X).sum(1)[:, None] + np.square(Y).sum(1))
+    return 4 * EPS * (np.square(X).sum(1)[:, None] + np.square(Y).sum(1))
 
 
 def root_slack(X, Y, expected):

@@ -28,6 +28,7 @@ from simdist.tiles.memory import (
     rerank_memory,
 )
 
+SMALL = 64 << 10  # array headers and the interpreter's own, which no forecast counts
 FACTOR = 2.5  # what the module promises
 N, M, D = 3000, 2000, 32
 TILE = Tile(256, 512)
@@ -45,7 +46,8 @@ def _peak(call) -> int:
 
 def _holds(forecast: Memory, call) -> None:
     peak = _peak(call)
-    assert peak <= forecast.nbytes <= FACTOR * peak, (peak, forecast)
+    assert peak <= forecast.nbytes + SMALL, (peak, forecast)
+    assert forecast.nbytes <= FACTOR * peak, (peak, forecast)
 
 
 @pytest.fixture(params=[np.float16, np.float32], ids=["float16", "float32"])

@@ -168,8 +168,11 @@ class _Story:
         return bool(changed < SETTLED)
 
     def _measured(self, step: str, lists: str, *, closely: bool) -> Generator[Round, None, Recall]:
-        """Recall of the lists. closely: where the interval straddles the target and the estimate is
-        above it, sample more rows (while another join would help, that is the better spent work)."""
+        """Recall of the lists.
+
+        closely: where the interval straddles the target and the estimate is above it, sample more
+        rows; while another join would help, that is the work better spent.
+        """
         params = self.config.resolved
         limit = min(params.sample_limit, self.partition.rows)
         truths: dict[str, list[int]] = {}

@@ -4,14 +4,19 @@ and the dense answer.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
+from simdist.engine import Engine
 from simdist.measures import Measure, Traits, resolve
-from simdist.models.graphs import KnnGraph
+from simdist.models.graphs import GraphDataset, KnnGraph
+from simdist.models.knn import knn_graph
+from simdist.models.vectors import import_array
+from simdist.store import open_store
 from simdist.types import Array, Float32, Ids
 
 K = 7
@@ -149,6 +154,17 @@ class Overlap(Measure):
 
     def pair(self, x: Array, y: Array) -> float:
         return float(np.minimum(x, y).sum())
+
+
+def graph_of(x: Array, k: int, **options: Any) -> KnnGraph:
+    """`knn_graph` of an array, its intermediate data in memory."""
+    return knn_graph(x, k, scratch=f"memory://{uuid.uuid4().hex}", **options)
+
+
+def committed(x: Array, engine: Engine, **options: Any) -> GraphDataset:
+    """The graph of an array as a dataset, in a store of its own."""
+    store = open_store(f"memory://{uuid.uuid4().hex}")
+    return knn_graph(import_array(x, store=store, engine=engine), engine=engine, **options)
 
 
 def stored(x: Array) -> Array:

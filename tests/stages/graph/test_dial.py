@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from stages.graph.nasty import check_law, dense, duplicates, random, recall_of
+from stages.graph.nasty import check_law, committed, dense, duplicates, graph_of, random, recall_of
 
 from simdist.engine import Engine
 from simdist.errors import ConfigError
-from simdist.models.graphs import GraphDataset
-from simdist.models.knn import knn_graph
-from simdist.models.vectors import import_array
 from simdist.stages.graph import KnnGraphConfig, KnnParams
-from simdist.store import open_store
-from simdist.types import Array
 
 WEAK = KnnParams(fanout=1, links=2, joins=0, keep=10, leaf_rows=32)
-
-
-def committed(x: Array, folder: Path, engine: Engine, **options: Any) -> GraphDataset:
-    store = open_store(str(folder))
-    vectors = import_array(x, store=store, engine=engine)
-    return knn_graph(vectors, **options, engine=engine)
 
 
 def levels(metrics: Mapping[str, Any]) -> set[str]:
@@ -44,10 +32,10 @@ def levels(metrics: Mapping[str, Any]) -> set[str]:
     ],
 )
 def test_effort_rises_level_by_level_until_the_target_is_met(
-    target: float, expected: set[str], tmp_path: Path, one_thread: Engine
+    target: float, expected: set[str], one_thread: Engine
 ):
     x = random(1500, 24)
-    made = committed(x, tmp_path, one_thread, k=10, measure="cosine", recall=target, params=WEAK)
+    made = committed(x, one_thread, k=10, measure="cosine", recall=target, params=WEAK)
     recall = made.metrics["recall"]
     assert levels(made.metrics) == expected
     assert recall["target"] == target
@@ -61,26 +49,22 @@ def test_effort_rises_level_by_level_until_the_target_is_met(
         np.testing.assert_array_equal(graph.values, values)
 
 
-def test_without_a_target_recall_is_reported_and_nothing_is_added(
-    tmp_path: Path, one_thread: Engine
-):
-    made = committed(random(1500, 24), tmp_path, one_thread, k=10, recall=None, params=WEAK)
+def test_without_a_target_recall_is_reported_and_nothing_is_added(one_thread: Engine):
+    made = committed(random(1500, 24), one_thread, k=10, recall=None, params=WEAK)
     assert levels(made.metrics) == {"0"}
     assert made.metrics["recall"]["target"] is None
     assert 0.0 < made.metrics["recall"]["low"] < 0.8
 
 
-def test_more_rows_are_sampled_only_while_the_interval_straddles_the_target(
-    tmp_path: Path, one_thread: Engine
-):
+def test_more_rows_are_sampled_only_while_the_interval_straddles_the_target(one_thread: Engine):
     x, sample = random(1500, 24), {"sample": 50, "sample_limit": 400}
     options = {"k": 10, "measure": "cosine", "params": KnnParams(**sample)}
-    free = committed(x, tmp_path / "free", one_thread, **options, recall=None)
+    free = committed(x, one_thread, **options, recall=None)
     reached = free.metrics["recall"]["estimate"]
-    close = committed(x, tmp_path / "close", one_thread, **options, recall=reached - 0.005)
+    close = committed(x, one_thread, **options, recall=reached - 0.005)
     truths = [name for name in close.metrics["rounds"] if name.startswith("truth-")]
     assert truths[:2] == ["truth-0-50", "truth-50-100"]
-    easy = committed(x, tmp_path / "easy", one_thread, **options, recall=0.5)
+    easy = committed(x, one_thread, **options, recall=0.5)
     assert [name for name in easy.metrics["rounds"] if "truth" in name] == ["truth-0-50"]
 
 
@@ -90,7 +74,7 @@ def test_the_reported_interval_covers_the_true_recall(one_thread: Engine):
     covered, below = 0, 0
     for seed in range(16):
         params = KnnParams(sample=300, sample_limit=300, joins=1, links=6, fanout=2)
-        graph = knn_graph(
+        graph = graph_of(
             x, 10, measure="cosine", recall=None, seed=seed, params=params, engine=one_thread
         )
         assert graph.recall is not None
@@ -101,11 +85,11 @@ def test_the_reported_interval_covers_the_true_recall(one_thread: Engine):
     assert below <= 2
 
 
-def test_copies_of_a_row_agree_on_the_smallest_of_them(tmp_path: Path, one_thread: Engine):
+def test_copies_of_a_row_agree_on_the_smallest_of_them(one_thread: Engine):
     # Ties are decided by row, so an approximate graph has to find the smallest rows of thousands:
     # joins pass them on, as long as leaves and joins give equal pairs equal keys.
     x = duplicates(3000, 16, share=0.9)
-    made = committed(x, tmp_path, one_thread, k=10, measure="cosine", recall=0.95)
+    made = committed(x, one_thread, k=10, measure="cosine", recall=0.95)
     assert levels(made.metrics) <= {"0", "1"}
     assert recall_of(made.open().indices, dense(x, "cosine", 10)[0]) > 0.95
 
@@ -124,7 +108,7 @@ def test_copies_of_a_row_agree_on_the_smallest_of_them(tmp_path: Path, one_threa
 )
 def test_settings_without_sense_are_refused(settings: dict[str, Any], message: str):
     with pytest.raises(ConfigError, match=message):
-        knn_graph(random(50, 4), **{"k": 5, "measure": "cosine", **settings})
+        graph_of(random(50, 4), **{"k": 5, "measure": "cosine", **settings})
 
 
 @pytest.mark.parametrize(

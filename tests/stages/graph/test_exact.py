@@ -6,11 +6,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stages.graph.nasty import MEASURES, NASTY, Chebyshev, K, Overlap, check_law, dense, random
+from stages.graph.nasty import (
+    MEASURES,
+    NASTY,
+    Chebyshev,
+    K,
+    Overlap,
+    check_law,
+    dense,
+    graph_of,
+    random,
+)
 
 from simdist.engine import Engine
 from simdist.measures import resolve
-from simdist.models.knn import knn_graph
 from simdist.recall import Recall
 
 PAIRED = [
@@ -29,7 +38,7 @@ PAIRED = [
 @pytest.mark.parametrize(("data", "measure"), PAIRED)
 def test_exact_equals_the_dense_definition(data: str, measure: str, one_thread: Engine):
     x, spec = NASTY[data](), MEASURES[measure]
-    graph = knn_graph(x, K, measure=spec, method="exact", engine=one_thread)
+    graph = graph_of(x, K, measure=spec, method="exact", engine=one_thread)
     check_law(x, graph, spec, K)
     ids, values = dense(x, spec, K)
     np.testing.assert_array_equal(graph.indices, ids)
@@ -40,7 +49,7 @@ def test_exact_equals_the_dense_definition(data: str, measure: str, one_thread: 
 @pytest.mark.parametrize("measure", [Chebyshev(), Overlap()])
 def test_exact_takes_a_users_own_measure(measure: Any, one_thread: Engine):
     x = random(120, 5)
-    graph = knn_graph(x, 4, measure=measure, method="exact", engine=one_thread)
+    graph = graph_of(x, 4, measure=measure, method="exact", engine=one_thread)
     np.testing.assert_array_equal(graph.indices, dense(x, resolve(measure), 4)[0])
 
 
@@ -48,13 +57,13 @@ def test_exact_takes_a_users_own_measure(measure: Any, one_thread: Engine):
 @pytest.mark.parametrize(("n", "k"), [(2, 1), (8, 7), (300, 298), (65, 3)])
 def test_exact_takes_sizes_at_the_edge(n: int, k: int, measure: str, one_thread: Engine):
     x = random(n, 4)
-    graph = knn_graph(x, k, measure=measure, method="exact", engine=one_thread)
+    graph = graph_of(x, k, measure=measure, method="exact", engine=one_thread)
     np.testing.assert_array_equal(graph.indices, dense(x, measure, k)[0])
 
 
 def test_thousands_of_ties_go_to_the_smallest_rows(one_thread: Engine):
     x = np.repeat(random(2, 8), 1500, axis=0)
-    graph = knn_graph(x, K, measure="cosine", method="exact", engine=one_thread)
+    graph = graph_of(x, K, measure="cosine", method="exact", engine=one_thread)
     np.testing.assert_array_equal(graph.indices[1499], np.arange(K))
     np.testing.assert_array_equal(graph.indices[2999], 1500 + np.arange(K))
     np.testing.assert_array_equal(graph.indices[1], [0, *range(2, K + 1)])

@@ -13,13 +13,13 @@ from stages.graph.nasty import (
     Overlap,
     check_law,
     dense,
+    graph_of,
     random,
     recall_of,
 )
 
 from simdist.engine import Engine
 from simdist.errors import InputError
-from simdist.models.knn import knn_graph
 from simdist.stages.graph import KnnParams
 
 # The worst of a kind for each measure; every data set and every measure is met.
@@ -39,7 +39,7 @@ def test_the_law_holds_the_target_is_met_and_the_recall_reported_is_true(
     data: str, measure: str, one_thread: Engine
 ):
     x, spec = NASTY[data](), MEASURES[measure]
-    graph = knn_graph(x, K, measure=spec, recall=0.95, engine=one_thread)
+    graph = graph_of(x, K, measure=spec, recall=0.95, engine=one_thread)
     check_law(x, graph, spec, K)
     truth, _ = dense(x, spec, K)
     # 1,000 rows are sampled and there are fewer: what is reported is no estimate.
@@ -52,7 +52,7 @@ def test_the_law_holds_the_target_is_met_and_the_recall_reported_is_true(
 @pytest.mark.parametrize("measure", [Chebyshev(), Overlap()])
 def test_a_users_own_measure_obeys_the_law(measure: Any, one_thread: Engine):
     x = random(150, 5)
-    graph = knn_graph(x, 4, measure=measure, engine=one_thread)
+    graph = graph_of(x, 4, measure=measure, engine=one_thread)
     check_law(x, graph, measure, 4)
     assert graph.recall is not None
     assert graph.recall.low >= 0.95
@@ -76,14 +76,14 @@ def test_sizes_at_the_edge_obey_the_law(n: int, k: int, params: dict[str, int], 
     x = random(n, 6)
     knobs = KnnParams(**params)
     for recall in (None, 0.95):
-        graph = knn_graph(x, k, measure="euclidean", recall=recall, params=knobs, engine=one_thread)
+        graph = graph_of(x, k, measure="euclidean", recall=recall, params=knobs, engine=one_thread)
         check_law(x, graph, "euclidean", k)
 
 
 def test_lists_longer_than_the_candidates_of_a_join_obey_the_law(one_thread: Engine):
     x = random(2300, 2)
     knobs = KnnParams(keep=2200, links=40)
-    graph = knn_graph(x, 5, measure="euclidean", recall=None, params=knobs, engine=one_thread)
+    graph = graph_of(x, 5, measure="euclidean", recall=None, params=knobs, engine=one_thread)
     check_law(x, graph, "euclidean", 5)
 
 
@@ -91,7 +91,7 @@ def test_lists_longer_than_the_candidates_of_a_join_obey_the_law(one_thread: Eng
 @pytest.mark.parametrize("n", [1, 5])
 def test_too_few_rows_are_refused_with_what_to_do(n: int, method: Any, one_thread: Engine):
     with pytest.raises(InputError) as caught:
-        knn_graph(random(n, 3), 5, method=method, engine=one_thread)
+        graph_of(random(n, 3), 5, method=method, engine=one_thread)
     message = str(caught.value)
     assert "k=5 neighbours need at least 6 rows" in message
     assert f"has {n}" in message
@@ -103,7 +103,7 @@ def test_a_row_of_zeros_is_refused_by_cosine_before_anything_runs(method: Any, o
     x = random(300, 4)
     x[123] = 0.0
     with pytest.raises(InputError, match=r"row 123 of .* is all zeros, which cosine .*euclidean"):
-        knn_graph(x, 5, method=method, engine=one_thread)
+        graph_of(x, 5, method=method, engine=one_thread)
     check_law(
-        x, knn_graph(x, 5, measure="euclidean", method=method, engine=one_thread), "euclidean", 5
+        x, graph_of(x, 5, measure="euclidean", method=method, engine=one_thread), "euclidean", 5
     )

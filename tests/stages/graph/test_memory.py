@@ -1,0 +1,96 @@
+"""What a task says it holds is what it holds: never more, and not a small part of it."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pytest
+from stages.graph.nasty import duplicates, far_from_origin, graph_of, random
+
+from simdist import partitions
+from simdist.engine import Engine
+from simdist.runner import Context, Record, Stage, Task
+from simdist.stages.graph import ApproximateKnnGraph, ExactKnnGraph, KnnParams
+from simdist.stages.partition import PartitionStage
+
+WEAK = KnnParams(fanout=1, links=2, joins=0, keep=15)
+SMALL = 1 << 20  # forecasts below this are constants, not formulas
+LOOSE = 4
+
+# Every kind of task is heaviest somewhere: dense leaves, equal rows that all list the same few,
+# values without a GEMM form, many neighbours, rows in doubt.
+JOBS: dict[str, tuple[Any, int, dict[str, Any]]] = {
+    "cosine": (lambda: random(12_000, 64), 15, {"measure": "cosine", "recall": None}),
+    "all levels": (lambda: random(6000, 48), 15, {"recall": 0.999, "params": WEAK}),
+    "many columns": (lambda: random(5000, 384), 15, {"recall": None}),
+    "few columns": (lambda: random(12_000, 2), 15, {"measure": "euclidean", "recall": None}),
+    "equal rows": (lambda: np.ones((20_000, 2), np.float32), 15, {"measure": "euclidean"}),
+    "copies": (lambda: duplicates(9000, 32, share=0.8), 15, {"measure": "euclidean"}),
+    "no GEMM": (lambda: random(5000, 16), 15, {"measure": "manhattan", "recall": None}),
+    "many neighbours": (lambda: random(5000, 32), 100, {"recall": None}),
+    "exact": (lambda: random(9000, 32), 15, {"method": "exact", "measure": "euclidean"}),
+    "doubtful": (lambda: far_from_origin(5000), 15, {"method": "exact", "measure": "euclidean"}),
+}
+
+
+@pytest.fixture(scope="module")
+def held(one_thread: Engine) -> dict[str, list[tuple[str, int, int]]]:
+    """For every kind of task: (job and task, peak bytes of numpy, bytes it had said)."""
+    found: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
+    job = ""
+
+    def measured(stage: type[Stage]) -> Any:
+        compute = stage.compute
+
+        def traced(self: Stage, context: Context, task: Task) -> Record:
+            before, _ = tracemalloc.get_traced_memory()
+            tracemalloc.reset_peak()
+            record = compute(self, context, task)
+            _, peak = tracemalloc.get_traced_memory()
+            found[task.kind].append((f"{job}: {task.key}", peak - before, task.nbytes))
+            return record
+
+        return traced
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(partitions, "MIN_BLOCK_ROWS", 4096)
+        for x, k, options in JOBS.values():  # compiles, and fills what a process keeps
+            graph_of(x()[:600], min(k, 20), engine=one_thread, **options)
+        for stage in (PartitionStage, ApproximateKnnGraph, ExactKnnGraph):
+            patch.setattr(stage, "compute", measured(stage))
+        tracemalloc.start()
+        for job, (x, k, options) in JOBS.items():  # noqa: B007 - read by `traced`
+            graph_of(x(), k, engine=one_thread, **options)
+        tracemalloc.stop()
+    return found
+
+
+def test_every_kind_of_task_was_met(held: dict[str, list[tuple[str, int, int]]]):
+    from simdist.stages.graph.story import COMPUTE as GRAPH
+    from simdist.stages.partition import COMPUTE as PARTITION
+
+    assert set(held) == {*GRAPH, *PARTITION}
+
+
+def test_no_task_holds_more_than_it_said(held: dict[str, list[tuple[str, int, int]]]):
+    over = [
+        f"{name} ({kind}) holds {peak} of {nbytes}"
+        for kind, tasks in held.items()
+        for name, peak, nbytes in tasks
+        if peak > nbytes
+    ]
+    assert not over, "\n".join(over)
+
+
+def test_no_kind_of_task_says_several_times_what_it_holds(
+    held: dict[str, list[tuple[str, int, int]]],
+):
+    loose = []
+    for kind, tasks in held.items():
+        name, peak, nbytes = max(tasks, key=lambda task: task[1] / task[2])
+        if nbytes > LOOSE * (peak + SMALL):
+            loose.append(f"{kind}: at its tightest, {name} holds {peak} of {nbytes}")
+    assert not loose, "\n".join(loose)
