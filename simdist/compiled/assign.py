@@ -9,15 +9,13 @@ from simdist.types import Array, Float32, Ids, Int32
 
 __all__ = ["bucket_order", "nearest_columns"]
 
-KERNEL = ["C", "W", "A"]  # one array type, so one compile: a read-only array is another to numba
-
 
 def nearest_columns(nearness: Float32, terms: Float32, out: Int32) -> None:
     """The columns of largest nearness + terms in every row, nearest first, ties to the lower one.
 
     nearness: [n, m]. terms: [m], may be read-only. out: [n, f], -1 where m < f.
     """
-    _nearest_columns(nearness, np.require(terms, np.float32, KERNEL), out)
+    _nearest_columns(nearness, _one_type(terms, np.float32), out)
 
 
 def bucket_order(buckets: Array, count: int, order: Ids, starts: Ids) -> None:
@@ -26,7 +24,12 @@ def bucket_order(buckets: Array, count: int, order: Ids, starts: Ids) -> None:
     buckets: [e] integers below `count`. order: [e] out, the first starts[count] places filled.
     starts: [count + 1] out, bucket b holds order[starts[b]:starts[b + 1]].
     """
-    _bucket_order(np.require(buckets, np.int32, KERNEL), count, order, starts)
+    _bucket_order(_one_type(buckets, np.int32), count, order, starts)
+
+
+def _one_type(array: Array, dtype: type) -> Array:
+    """As the kernels are compiled for; to numba, a read-only array is another type."""
+    return np.require(array, dtype, ["C", "W", "A"])
 
 
 @kernel

@@ -2,7 +2,8 @@
 
     python -m tests.bench.engines [--rounds 2] [--workers 2]
 
-Each engine is started and warmed first (its seconds are given apart); then engines take turns.
+Engines take turns, one alive at a time: started, warmed by one whole job, then timed on another
+(into a fresh store). The seconds of the start are given apart.
 CPU seconds are those of this process and of all its workers.
 """
 
@@ -28,29 +29,24 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     arguments, _ = parser.parse_known_args()
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    runs: dict[str, list[tuple[float, float]]] = {}
-    starts, digests = {}, {}
-    engines = {}
-    try:
+    runs: dict[str, list[tuple[float, float, float]]] = {}
+    digests: dict[str, set[str]] = {}
+    for _ in range(arguments.rounds):
         for kind in ("local", "dask", "ray"):
-            started = time.perf_counter()
-            engines[kind] = sd.open_engine(kind, workers=arguments.workers, memory="2GiB")
-            starts[kind] = time.perf_counter() - started
-            _job(engines[kind])  # imports and compiled kernels, loaded once per worker
-        for _ in range(arguments.rounds):
-            for kind, engine in engines.items():
+            start = time.perf_counter()
+            with sd.open_engine(kind, workers=arguments.workers, memory="2GiB") as engine:
+                start = time.perf_counter() - start
+                _job(engine)  # imports and compiled kernels, loaded once per worker
                 wall, cpu = time.perf_counter(), _cpu_seconds()
                 digests.setdefault(kind, set()).add(_job(engine))
-                runs.setdefault(kind, []).append((time.perf_counter() - wall, _cpu_seconds() - cpu))
-    finally:
-        for engine in engines.values():
-            engine.close()
+                wall, cpu = time.perf_counter() - wall, _cpu_seconds() - cpu
+            runs.setdefault(kind, []).append((start, wall, cpu))
     print(f"{EMBEDDINGS.name}, {arguments.workers} workers, {arguments.rounds} rounds\n")
     print("| engine | start s | wall s | CPU s | manifest sha256 |\n|---|---|---|---|---|")
     for kind, times in runs.items():
-        wall, cpu = (statistics.median(column) for column in zip(*times, strict=True))
+        start, wall, cpu = (statistics.median(column) for column in zip(*times, strict=True))
         shas = ", ".join(sorted(digest[:12] for digest in digests[kind]))
-        print(f"| {kind} | {starts[kind]:.1f} | {wall:.2f} | {cpu:.2f} | {shas} |")
+        print(f"| {kind} | {start:.1f} | {wall:.2f} | {cpu:.2f} | {shas} |")
 
 
 def _job(engine: sd.Engine) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from numbers import Integral
 from typing import Literal
 
 from simdist.errors import ConfigError, InputError
@@ -77,8 +78,8 @@ class Knobs:
 
 
 def _whole(value: object) -> bool:
-    """An int, and no bool."""
-    return isinstance(value, int) and not isinstance(value, bool)
+    """An integer, numpy's too, and no bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _multiple(value: int, of: int) -> int:
@@ -104,6 +105,7 @@ class KnnGraphConfig:
     def __post_init__(self) -> None:
         if not _whole(self.k) or self.k < 1:
             raise ConfigError(f"k={self.k!r}: expected a whole number, at least 1 neighbour")
+        object.__setattr__(self, "k", int(self.k))  # a numpy integer is no JSON
         if self.method not in ("approximate", "exact"):
             raise ConfigError(f"method={self.method!r}: expected 'approximate' or 'exact'")
         if self.recall is not None and not 0.0 < self.recall < 1.0:
