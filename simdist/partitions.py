@@ -46,6 +46,7 @@ __all__ = [
     "as_surrogate",
     "block_rows",
     "cell_count",
+    "forget",
     "measure_surrogate",
     "nearest_cells",
     "nearest_leaders",
@@ -158,7 +159,7 @@ class Partition:
         return Prepared(self.dataset.store.read_array(objects["leaders"]), terms)
 
     def members(self, cells: range, ranks: int) -> list[Int32]:
-        """Positions of the rows that have each of `cells` among their `ranks` nearest, ascending."""
+        """Positions of the rows that have each cell among their `ranks` nearest, ascending."""
         found: list[list[Int32]] = [[] for _ in cells]
         for block in range(self.blocks):
             starts = self.array(block, "starts")
@@ -205,6 +206,13 @@ class Partition:
 
 
 _opened: dict[tuple[str, str], Partition] = {}
+
+
+def forget(uri: str) -> None:
+    """Let go of the partitions of a store that is about to be removed: a mapped file keeps its
+    disk space."""
+    for key in [key for key in _opened if key[0] == uri]:
+        _opened.pop(key, None)
 
 
 def order_leaders(vectors: Float32) -> Ids:

@@ -6,9 +6,11 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from simdist.npy import HEADER_NBYTES, read_header
 from simdist.types import Array
 
 __all__ = ["FileArray", "FileScratch"]
@@ -21,8 +23,12 @@ class FileArray:
     path: str
 
     def load(self) -> Array:
-        array: Array = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        return array
+        with open(self.path, "rb") as file:
+            shape, dtype, fortran, begin = read_header(file.read(HEADER_NBYTES))
+        if 0 in shape:
+            return np.empty(shape, dtype)
+        order: Literal["F", "C"] = "F" if fortran else "C"
+        return np.memmap(self.path, dtype=dtype, mode="r", offset=begin, shape=shape, order=order)
 
 
 class FileScratch:

@@ -24,7 +24,7 @@ import numpy as np
 from simdist.errors import InputError
 from simdist.measures.base import Measure, Traits
 from simdist.measures.rows import Prepared, Rows, as_float32, as_points, square_norms
-from simdist.types import Array, Float32, Float64
+from simdist.types import Array, Float32, Float64, Ids
 
 __all__ = ["Cosine", "Dot", "Euclidean", "Manhattan", "SqEuclidean"]
 
@@ -91,19 +91,16 @@ class Cosine(_CompiledPairs):
 
     def represent(self, X: Array) -> Prepared:
         rows = X if X.dtype == np.float64 else as_float32(X, of=self.name)
-        with np.errstate(over="ignore", under="ignore"):
-            squares: Float64 = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
-        # Squares of float64 entries may overflow or vanish; there the largest entry goes first.
-        extreme = ~((squares > 1e-280) & (squares < 1e280))
-        if extreme.any():
-            rows, squares = self._rescaled(rows, squares, extreme)
-        lengths = np.sqrt(squares)
         vectors = np.empty(rows.shape, np.float32)
-        # float32 division is faster, and as good where lengths are ordinary float32 numbers.
-        ordinary = len(lengths) == 0 or 1e-30 < lengths.min() <= lengths.max() < 1e30
-        if rows.dtype == np.float32 and ordinary:
-            lengths = lengths.astype(np.float32)
-        np.divide(rows, lengths[:, None], out=vectors, casting="same_kind")
+        with np.errstate(all="ignore"):
+            lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+            # float32 division is faster, and as good where lengths are ordinary float32 numbers.
+            divisors = lengths.astype(rows.dtype)
+            np.divide(rows, divisors[:, None], out=vectors, casting="same_kind")
+        # Decided row by row, so that a row has the same bits in any company.
+        odd = np.flatnonzero(~((lengths > 1e-30) & (lengths < 1e30)))
+        if len(odd):
+            vectors[odd] = self._rescaled(rows, odd)
         return Prepared(vectors)
 
     def diag(self, X: Rows) -> Float32:
@@ -115,19 +112,20 @@ class Cosine(_CompiledPairs):
     def correct(self, nearness: Float32) -> Float32:
         return np.clip(nearness, -1.0, 1.0)
 
-    def _rescaled(self, rows: Array, squares: Float64, extreme: Array) -> tuple[Float64, Float64]:
-        largest = np.abs(rows[extreme]).max(axis=1, keepdims=True)
-        zero = np.flatnonzero(extreme)[largest[:, 0] == 0]
+    def _rescaled(self, rows: Array, odd: Ids) -> Float64:
+        """Unit rows of `odd`, whose squares overflow or vanish: their largest entry goes first."""
+        chosen = rows[odd].astype(np.float64)
+        largest = np.abs(chosen).max(axis=1, keepdims=True)
+        zero = odd[largest[:, 0] == 0]
         if len(zero):
             raise InputError(
                 f"cosine has no value for a row of zeros, and row {zero[0]} of rows of shape "
                 f"{rows.shape} is one ({len(zero)} in all). Drop it, or use a measure that takes "
                 f"zeros, such as euclidean."
             )
-        rows, squares = rows.astype(np.float64), squares.copy()
-        rows[extreme] /= largest
-        squares[extreme] = np.einsum("ij,ij->i", rows[extreme], rows[extreme])
-        return rows, squares
+        chosen /= largest
+        unit: Float64 = chosen / np.sqrt(np.einsum("ij,ij->i", chosen, chosen))[:, None]
+        return unit
 
 
 @dataclass(frozen=True, slots=True)

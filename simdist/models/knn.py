@@ -38,7 +38,7 @@ def knn_links(
     """The steps of a k-NN graph of the vectors called `of`: a partition and the graph over it, or
     the exact graph alone. Arguments as for `knn_graph`."""
     from simdist.stages.graph import ApproximateKnnGraph, ExactKnnGraph  # noqa: PLC0415
-    from simdist.stages.partition import PartitionConfig, PartitionStage  # noqa: PLC0415
+    from simdist.stages.partition import FANOUT, PartitionConfig, PartitionStage  # noqa: PLC0415
 
     spec = resolve(measure).spec()
     config = KnnGraphConfig(
@@ -47,8 +47,9 @@ def knn_links(
     if method == "exact":
         return (Link(name, ExactKnnGraph(), config, {"vectors": of}),)
     partition = f"{name}.partition"
+    cells = PartitionConfig(spec, fanout=max(FANOUT, config.resolved.fanout), seed=seed)
     return (
-        Link(partition, PartitionStage(), PartitionConfig(spec, seed=seed), {"vectors": of}),
+        Link(partition, PartitionStage(), cells, {"vectors": of}),
         Link(name, ApproximateKnnGraph(), config, {"vectors": of, "partition": partition}),
     )
 

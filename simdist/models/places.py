@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from simdist.engine.base import Engine
 from simdist.engine.open import open_engine
 from simdist.errors import ConfigError
+from simdist.partitions import forget
 from simdist.store.store import Store, open_store
 
 __all__ = ["borrowed", "scratch_store", "store_of"]
@@ -32,7 +33,11 @@ def scratch_store(place: Store | str | None, engine: Engine | str | None) -> Ite
         return
     _refuse_far(engine)
     with tempfile.TemporaryDirectory(prefix="simdist-") as folder:
-        yield open_store(folder)
+        store = open_store(folder)
+        try:
+            yield store
+        finally:
+            forget(store.uri)
 
 
 def store_of(place: Store | str) -> Store:

@@ -37,9 +37,10 @@ if TYPE_CHECKING:
     from simdist.runner.context import Context
     from simdist.store.datasets import Dataset
 
-__all__ = ["PartitionConfig", "PartitionStage"]
+__all__ = ["FANOUT", "PartitionConfig", "PartitionStage"]
 
 MOST_ROWS = 2**31 - 2  # positions and positions + 1 are int32
+FANOUT = 8  # nearest cells kept for each row: what a graph's last effort joins
 FINE = 8  # fine leaders per cell: they order the rows within a cell
 
 
@@ -50,7 +51,7 @@ class PartitionConfig:
 
     measure: Json
     cells: int | None = None
-    fanout: int = 8
+    fanout: int = FANOUT
     seed: int = 0
 
     def __post_init__(self) -> None:

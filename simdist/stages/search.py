@@ -6,11 +6,12 @@ Over the corpus' stored partition, a query looks only at the rows of its `probes
     choose   in which of a query's cells its true neighbours lie       one task
              ──> the fewest probes that reach the recall asked for
     probe    queries of a chunk against the probed cells of a block    task per (chunk, block)
-    settle   lists merged, values by the fixed kernel, Parquet         task per chunk
+    settle   lists merged, as Parquet                                  task per chunk
 
-Within the probed cells the search is complete, so the recall of any number of probes can be read
-off the true neighbours' cells before a single probe is made. The exact method folds every query
-chunk against every panel of the corpus and settles with a certificate (simdist.tiles.exact).
+The exact method has `scan` (every query chunk against every panel of the corpus) and `settle`.
+Either way a task's own answer is exact: values by the fixed kernel, ordered by (value, corpus row),
+certified (simdist.tiles.exact). So the recall of any number of probes can be read off the true
+neighbours' cells before a single probe is made.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ from simdist.errors import ConfigError, InputError
 from simdist.lists import graph_table, ids_of_rows
 from simdist.measures import Prepared, resolve
 from simdist.panels import RowPanels, refuse_zero_rows
-from simdist.partitions import Partition, block_rows, nearest_cells
+from simdist.partitions import SLICE, Partition, block_rows, nearest_cells
 from simdist.recall import Recall, summary
 from simdist.runner.plan import Commit, Forecast, Job, Record, Round, Rounds, Task
 from simdist.store.datasets import Shard
-from simdist.tiles import TopK, TopKState, fold
-from simdist.tiles.exact import Nearest, certify, fold_exact, reach, rerank, signed
-from simdist.types import Ids, Int32, Json, ObjectRef
+from simdist.tiles import TopK, TopKState
+from simdist.tiles.exact import fold_exact, nearest, signed
+from simdist.tiles.memory import exact_memory, fold_memory, rerank_memory
+from simdist.types import Ids, Int32, Json
 
 if TYPE_CHECKING:
     from simdist.runner.context import Context
 
 __all__ = ["KnnSearch", "SearchConfig"]
 
-SLACK = 9  # candidates kept beyond k: float32 keys may have the wrong order
-ROWS_AT_ONCE = 1024
+SLACK = 8  # candidates of a panel or cell beyond k: more make fewer rows doubtful
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class KnnSearch:
         share = 1.0 if config.method == "exact" else 0.1
         return Forecast(
             tasks=blocks * blocks + blocks,
-            nbytes=_nbytes(panel, panel, dim, config.k),
+            nbytes=12 * dim * 2 * panel + 60 * panel * (config.k + SLACK) + (16 << 20),
             flops=2.0 * rows * rows * dim * share,
             written=rows * 12 * (blocks * (config.k + SLACK) + config.k),
         )
@@ -106,13 +107,6 @@ class KnnSearch:
 
 def _queries(context: Context) -> RowPanels:
     return RowPanels(context.inputs["queries"], resolve(context.config.measure))
-
-
-def _corpus(context: Context) -> RowPanels | Partition:
-    """The corpus in panels: dataset order for the exact method, else cell order."""
-    if context.config.method == "exact":
-        return RowPanels(context.inputs["corpus"], resolve(context.config.measure))
-    return Partition.of(context.inputs["partition"])
 
 
 def _refuse(job: Job, queries: RowPanels) -> None:
@@ -131,122 +125,126 @@ def _refuse(job: Job, queries: RowPanels) -> None:
         refuse_zero_rows(job.inputs[role], queries.measure)
 
 
-def _nbytes(queries: int, columns: int, dim: int, k: int) -> int:
-    return 12 * dim * (queries + columns) + 60 * queries * (k + SLACK) + (16 << 20)
+def _nbytes(context: Context, queries: int, columns: int, dim: int) -> int:
+    """What an exact search of so many queries among so many columns holds at most."""
+    k = context.config.k
+    top = TopK(k + SLACK, exclude_self=False)
+    measure = resolve(context.config.measure)
+    listed = rerank_memory(queries, columns, dim, k + SLACK, k).nbytes
+    redone = exact_memory(queries, columns, dim, k).nbytes
+    folded = fold_memory(measure, top, queries, columns, dim).nbytes
+    return int(24 * queries * (k + SLACK) + max(folded, listed, redone))
 
 
 def _exact_story(context: Context, queries: RowPanels) -> Iterator[Round]:
-    corpus = _corpus(context)
-    nbytes = _nbytes(queries.panel_rows, corpus.span(0)[1], queries.dim, context.config.k)
-    yield _grid("scan", queries, corpus, nbytes)
-    settle = _settle_nbytes(queries, context.config.k) + 8 * queries.dim * corpus.span(0)[1]
-    yield _each("settle", "settle_exact", queries, settle)
+    corpus = RowPanels(context.inputs["corpus"], queries.measure)
+    nbytes = _nbytes(context, queries.span(0)[1], corpus.span(0)[1], queries.dim)
+    yield _grid("scan", queries, corpus.blocks, nbytes)
+    yield _settle_round(context, queries)
 
 
 def _probe_story(context: Context, queries: RowPanels) -> Iterator[Round]:
-    config = context.config
     partition = Partition.of(context.inputs["partition"])
-    sample = min(config.sample, queries.rows)
-    nbytes = _nbytes(sample, 0, queries.dim, config.k) + 8 * queries.dim * sample
+    sample = min(context.config.sample, queries.rows)
+    block = min(partition.block_rows, partition.rows)
+    nbytes = _nbytes(context, sample, block, queries.dim) + 8 * queries.dim * sample
+    blocks = range(partition.blocks)
     yield Round(
-        "truth",
-        tuple(
-            Task(f"truth-{b:06d}", "truth", {"block": b}, nbytes) for b in range(partition.blocks)
-        ),
+        "truth", tuple(Task(f"truth-{b:06d}", "truth", {"block": b}, nbytes) for b in blocks)
     )
-    yield Round("choose", (Task("choose", "choose", {}, 2 * nbytes),))
+    places = sample * 12 * (len(partition.sizes) + 4 * context.config.k) + 24 * block
+    yield Round("choose", (Task("choose", "choose", {}, nbytes + places),))
     probes = int(context.records("choose")[0].facts["probes"])
-    cells = len(partition.sizes)
-    nbytes = _nbytes(queries.panel_rows, partition.block_rows, queries.dim, config.k)
-    nbytes += queries.panel_rows * cells * 4
-    yield _grid("probe", queries, partition, nbytes, probes=probes)
-    yield _each("settle", "settle", queries, _settle_nbytes(queries, config.k))
+    chunk = queries.span(0)[1]
+    slices = min(chunk, SLICE) * len(partition.sizes) * 4
+    nbytes = _nbytes(context, chunk, block, queries.dim) + chunk * 24 * probes + slices
+    yield _grid("probe", queries, partition.blocks, nbytes, probes=probes)
+    yield _settle_round(context, queries)
 
 
-def _settle_nbytes(queries: RowPanels, k: int) -> int:
-    gathered = ROWS_AT_ONCE * (k + SLACK) * 8 * queries.dim
-    return queries.panel_rows * (60 * (k + SLACK) + 12 * queries.dim) + gathered + (16 << 20)
-
-
-def _grid(
-    name: str,
-    queries: RowPanels,
-    corpus: RowPanels | Partition,
-    nbytes: int,
-    **args: Json,
-) -> Round:
-    """One task per query chunk and corpus panel."""
+def _grid(name: str, queries: RowPanels, blocks: int, nbytes: int, **args: Json) -> Round:
+    """One task per query chunk and block of the corpus."""
     return Round(
         name,
         tuple(
             Task(f"{name}-{q:06d}-{b:06d}", name, {"chunk": q, "block": b, **args}, nbytes)
             for q in range(queries.blocks)
-            for b in range(corpus.blocks)
+            for b in range(blocks)
         ),
     )
 
 
-def _each(name: str, kind: str, queries: RowPanels, nbytes: int) -> Round:
+def _settle_round(context: Context, queries: RowPanels) -> Round:
+    rows = queries.span(0)[1]
+    nbytes = rows * (60 * context.config.k + 64) + (16 << 20)
+    if context.config.method == "approximate":  # where cells were too small: look everywhere
+        partition = Partition.of(context.inputs["partition"])
+        nbytes += _nbytes(context, rows, partition.span(0)[1], queries.dim)
     return Round(
-        name,
-        tuple(Task(f"{name}-{q:06d}", kind, {"chunk": q}, nbytes) for q in range(queries.blocks)),
+        "settle",
+        tuple(
+            Task(f"settle-{q:06d}", "settle", {"chunk": q}, nbytes) for q in range(queries.blocks)
+        ),
     )
+
+
+def _best(context: Context, X: Prepared, Y: Prepared, columns: Ids) -> TopKState:
+    """The k best of some columns for every query, by (value, column), exactly.
+
+    columns: [m] corpus rows of Y. Keys are values, negated for a distance.
+    """
+    measure, k = resolve(context.config.measure), context.config.k
+    rows, top = np.arange(len(X)), TopK(k, exclude_self=False)
+    if len(columns) < k:  # too few to fill a list: every pair
+        return fold_exact(measure, X, Y, top, rows=rows, columns=columns, check=context.check)
+    found = nearest(
+        measure,
+        X,
+        Y,
+        k,
+        rows=rows,
+        columns=columns,
+        exclude_self=False,
+        slack=SLACK,
+        check=context.check,
+    )
+    return TopKState(found.ids, signed(measure, found.values))
+
+
+def _write(context: Context, task: Task, state: TopKState) -> Record:
+    ids = context.write_array("search-ids", state.ids)
+    return Record(task.key, {"ids": ids, "keys": context.write_array("search-keys", state.keys)})
+
+
+def _merged(context: Context, records: Sequence[Record]) -> TopKState:
+    """States of the same queries over all blocks, merged in plan order."""
+    states = (
+        TopKState(context.load(r.objects["ids"]), context.load(r.objects["keys"])) for r in records
+    )
+    merged = reduce(TopK(context.config.k, exclude_self=False).merge, states)
+    return TopKState(np.array(merged.ids), np.array(merged.keys))  # one state alone is read-only
 
 
 def _scan(context: Context, task: Task) -> Record:
     """Every row of a corpus panel for every query of a chunk."""
-    queries, corpus = _queries(context), _corpus(context)
-    state = fold(
-        queries.measure,
-        queries.block(task.args["chunk"]),
-        corpus.block(task.args["block"]),
-        _topk(context),
-        rows=np.arange(*queries.span(task.args["chunk"])),
-        columns=np.arange(*corpus.span(task.args["block"])),
-        check=context.check,
-    )
-    return Record(task.key, _write_state(context, state))
-
-
-def _topk(context: Context) -> TopK:
-    return TopK(context.config.k + SLACK, exclude_self=False)
-
-
-def _write_state(context: Context, state: TopKState) -> dict[str, ObjectRef]:
-    return {
-        "ids": context.write_array("search-ids", state.ids),
-        "keys": context.write_array("search-keys", state.keys),
-    }
-
-
-def _merged(context: Context, records: Sequence[Record]) -> TopKState:
-    """States of one chunk over all panels, merged in plan order."""
-    states = (
-        TopKState(context.load(r.objects["ids"]), context.load(r.objects["keys"])) for r in records
-    )
-    merged = reduce(_topk(context).merge, states)
-    return TopKState(np.array(merged.ids), np.array(merged.keys))  # one state alone is read-only
-
-
-def _chunk_records(context: Context, round_name: str, chunk: int) -> list[Record]:
-    prefix = f"{round_name}-{chunk:06d}-"
-    return [r for r in context.records(round_name) if r.task.startswith(prefix)]
+    queries = _queries(context)
+    corpus = RowPanels(context.inputs["corpus"], queries.measure)
+    columns = np.arange(*corpus.span(task.args["block"]))
+    X, Y = queries.block(task.args["chunk"]), corpus.block(task.args["block"])
+    return _write(context, task, _best(context, X, Y, columns))
 
 
 def _truth(context: Context, task: Task) -> Record:
     """Exact neighbours of the sampled queries in one block of the partition."""
     queries, partition = _queries(context), Partition.of(context.inputs["partition"])
-    rows = _sampled(context, queries)
-    state = fold(
-        queries.measure,
-        queries.take(rows),
-        partition.block(task.args["block"]),
-        _topk(context),
-        rows=rows,
-        columns=np.arange(*partition.span(task.args["block"])),
-        check=context.check,
-    )
-    return Record(task.key, _write_state(context, state))
+    X = queries.take(_sampled(context, queries))
+    Y, columns = _block(partition, task.args["block"])
+    return _write(context, task, _best(context, X, Y, columns))
+
+
+def _block(partition: Partition, block: int) -> tuple[Prepared, Ids]:
+    """A block's prepared rows and their corpus rows."""
+    return partition.block(block), np.array(partition.array(block, "rows"))
 
 
 def _sampled(context: Context, queries: RowPanels) -> Ids:
@@ -258,28 +256,25 @@ def _choose(context: Context, task: Task) -> Record:
     """The fewest probes whose recall passes, read off where the true neighbours lie."""
     config = context.config
     queries, partition = _queries(context), Partition.of(context.inputs["partition"])
-    rows = _sampled(context, queries)
-    lists = _merged(context, context.records("truth"))
-    X = queries.take(rows)
-    truth = _reranked(partition, X, lists.ids, config.k)
+    X = queries.take(_sampled(context, queries))
+    truth = _merged(context, context.records("truth")).ids
     cells = len(partition.sizes)
     order = nearest_cells(partition, X, cells)
     place = np.empty_like(order)
     np.put_along_axis(place, order, np.arange(cells, dtype=order.dtype)[None, :], axis=1)
-    home = np.searchsorted(_cell_ends(partition), truth.ids, side="right")
-    needed = np.take_along_axis(place, home.astype(np.int64), axis=1) + 1  # probes to reach each
-    probes = config.probes or (1 if config.recall is None else cells)
-    recall = _recall_at(needed, min(probes, cells), config, queries.rows)
+    home = np.searchsorted(_cell_ends(partition), _positions(partition, truth), side="right")
+    needed = np.take_along_axis(place, home, axis=1) + 1  # probes that reach each neighbour
+    probes = min(config.probes or 1, cells)
     if config.probes is None and config.recall is not None:
-        low, high = 1, cells  # recall grows with probes: bisect
-        while low < high:
-            middle = (low + high) // 2
+        high = cells  # recall grows with probes: bisect
+        while probes < high:
+            middle = (probes + high) // 2
             if _recall_at(needed, middle, config, queries.rows).low >= config.recall:
                 high = middle
             else:
-                low = middle + 1
-        probes, recall = low, _recall_at(needed, low, config, queries.rows)
-    return Record(task.key, {}, {"probes": min(probes, cells), "recall": recall.to_json()})
+                probes = middle + 1
+    recall = _recall_at(needed, probes, config, queries.rows)
+    return Record(task.key, {}, {"probes": probes, "recall": recall.to_json()})
 
 
 def _recall_at(needed: Int32, probes: int, config: SearchConfig, population: int) -> Recall:
@@ -293,12 +288,23 @@ def _cell_ends(partition: Partition) -> Ids:
     return np.cumsum(np.asarray(partition.sizes)[:, 0])
 
 
+def _positions(partition: Partition, rows: Ids) -> Ids:
+    """Positions in cell order of some corpus rows, any shape; one block's rows at a time."""
+    found = np.full(rows.shape, -1, np.int64)
+    for block in range(partition.blocks):
+        numbers = partition.array(block, "rows")
+        order = np.argsort(numbers)
+        at = np.minimum(np.searchsorted(numbers, rows, sorter=order), len(numbers) - 1)
+        here = numbers[order[at]] == rows
+        found[here] = partition.span(block)[0] + order[at][here]
+    return found
+
+
 def _probe(context: Context, task: Task) -> Record:
     """Queries of a chunk against the cells they probe, as far as these lie in one block."""
     from simdist.compiled.assign import bucket_order  # noqa: PLC0415 - numba only on workers
 
     queries, partition = _queries(context), Partition.of(context.inputs["partition"])
-    rows = np.arange(*queries.span(task.args["chunk"]))
     X = queries.block(task.args["chunk"])
     near = nearest_cells(partition, X, task.args["probes"], check=context.check)
     order = np.empty(near.size, np.int64)
@@ -306,9 +312,9 @@ def _probe(context: Context, task: Task) -> Record:
     bucket_order(near.ravel(), len(partition.sizes), order, starts)
     ends = _cell_ends(partition)
     first, last = partition.span(task.args["block"])
-    block = partition.block(task.args["block"])
-    top = _topk(context)
-    state = top.init(rows)
+    block, columns = _block(partition, task.args["block"])
+    top = TopK(context.config.k, exclude_self=False)
+    state = top.init(np.arange(len(X)))
     for cell in range(int(np.searchsorted(ends, first, side="right")), len(ends)):
         low, high = max(int(ends[cell - 1]) if cell else 0, first), min(int(ends[cell]), last)
         if low >= last:
@@ -316,136 +322,35 @@ def _probe(context: Context, task: Task) -> Record:
         who = order[starts[cell] : starts[cell + 1]] // near.shape[1]
         if low == high or not len(who):
             continue
-        found = fold(
-            queries.measure,
-            X.take(who),
-            block.take(slice(low - first, high - first)),
-            top,
-            rows=rows[who],
-            columns=np.arange(low, high),
-            start=TopKState(state.ids[who], state.keys[who]),
-            check=context.check,
+        part = slice(low - first, high - first)
+        found = _best(context, X.take(who), block.take(part), columns[part])
+        state.ids[who], state.keys[who] = top.merge(
+            TopKState(state.ids[who], state.keys[who]), found
         )
-        state.ids[who], state.keys[who] = found
-    return Record(task.key, _write_state(context, state))
+    return _write(context, task, state)
 
 
 def _settle(context: Context, task: Task) -> Record:
-    """A chunk's lists over the partition: values, corpus rows, Parquet."""
-    queries, partition = _queries(context), Partition.of(context.inputs["partition"])
-    chunk, k = task.args["chunk"], context.config.k
-    lists = _merged(context, _chunk_records(context, "probe", chunk))
-    short = np.flatnonzero((lists.ids >= 0).sum(axis=1) < k)
-    X = queries.block(chunk)
+    """A chunk's lists over all blocks, as Parquet."""
+    queries, chunk = _queries(context), task.args["chunk"]
+    name = "scan" if context.config.method == "exact" else "probe"
+    prefix = f"{name}-{chunk:06d}-"
+    lists = _merged(context, [r for r in context.records(name) if r.task.startswith(prefix)])
+    short = np.flatnonzero(lists.ids[:, -1] < 0)
     if len(short):  # the probed cells hold fewer than k rows: look everywhere
-        first = queries.span(chunk)[0]
-        state = TopKState(lists.ids[short], lists.keys[short])
-        for block in range(partition.blocks):
-            state = fold(
-                queries.measure,
-                X.take(short),
-                partition.block(block),
-                _topk(context),
-                rows=short + first,
-                columns=np.arange(*partition.span(block)),
-                start=state,
-                check=context.check,
-            )
-        lists.ids[short], lists.keys[short] = state
-    found = _reranked(partition, X, lists.ids, k, check=context.check)
-    return _finished(context, task, found)
-
-
-def _reranked(
-    partition: Partition,
-    X: Prepared,
-    positions: Ids,
-    k: int,
-    *,
-    check: Callable[[], None] | None = None,
-) -> Nearest:
-    """The k best of each list by (value, corpus row); ids are positions. positions: [m, w]."""
-    width = positions.shape[1]
-    parts = []
-    for start in range(0, len(X), ROWS_AT_ONCE):
-        if check is not None:
-            check()
-        part = slice(start, start + ROWS_AT_ONCE)
-        listed = positions[part]
-        distinct = np.unique(listed[listed >= 0])
-        parts.append(
-            rerank(
-                partition.measure,
-                X.take(part),
-                partition.take(distinct),
-                listed,
-                min(k, width),
-                rows=np.arange(len(listed)),
-                columns=distinct,
-            )
-        )
-    return Nearest(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
-def _settle_exact(context: Context, task: Task) -> Record:
-    """A chunk's lists over all corpus panels: values, a certificate, doubtful rows redone."""
-    queries, corpus = _queries(context), _corpus(context)
-    assert isinstance(corpus, RowPanels)
-    measure, k = queries.measure, context.config.k
-    lists = _merged(context, _chunk_records(context, "scan", task.args["chunk"]))
-    X = queries.block(task.args["chunk"])
-    rows = np.arange(*queries.span(task.args["chunk"]))
-    parts = []
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        context.check()
-        part = slice(start, start + ROWS_AT_ONCE)
-        listed = lists.ids[part]
-        distinct = np.unique(listed[listed >= 0])
-        parts.append(
-            rerank(
-                measure,
-                X.take(part),
-                corpus.take(distinct),
-                listed,
-                k,
-                rows=rows[part],
-                columns=distinct,
-            )
-        )
-    found = Nearest(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    far = reduce(lambda a, b: a.join(b), (reach(corpus.block(b)) for b in range(corpus.blocks)))
-    sure = certify(measure, X, far, weakest=lists.keys[:, -1], worst=found.values[:, -1])
-    redo = np.flatnonzero(~sure)
-    top = TopK(k, exclude_self=False)
-    state = top.init(rows[redo])
-    for block in range(corpus.blocks if len(redo) else 0):
-        more = fold_exact(
-            measure,
-            X.take(redo),
-            corpus.block(block),
-            top,
-            rows=rows[redo],
-            columns=np.arange(*corpus.span(block)),
-            worst=found.values[redo, -1],
-            check=context.check,
-        )
-        state = top.merge(state, more)
-    found.values[redo], found.ids[redo] = signed(measure, state.keys), state.ids
-    return _finished(context, task, found)
-
-
-def _finished(context: Context, task: Task, found: Nearest) -> Record:
-    """The chunk's table; positions become corpus rows, ties by row."""
-    queries, corpus = _queries(context), _corpus(context)
-    rows = np.arange(*queries.span(task.args["chunk"]))
-    values, ids = found
-    if isinstance(corpus, Partition):
-        numbers = corpus.numbers.take(ids.ravel()).reshape(ids.shape)
-        order = np.lexsort((numbers, -signed(queries.measure, values)), axis=-1)
-        ids = np.take_along_axis(numbers, order, axis=1)
-        values = np.take_along_axis(values, order, axis=1)
-    table = graph_table(rows, ids_of_rows(context.inputs["queries"], rows), ids, values)
+        lists.ids[short], lists.keys[short] = _everywhere(context, queries.block(chunk).take(short))
+    rows = np.arange(*queries.span(chunk))
+    ids = ids_of_rows(context.inputs["queries"], rows)
+    table = graph_table(rows, ids, lists.ids, signed(queries.measure, lists.keys))
     return Record(task.key, {"graph": context.write_table("graph", table)})
+
+
+def _everywhere(context: Context, X: Prepared) -> TopKState:
+    """The exact lists of a few queries over the whole partition."""
+    partition = Partition.of(context.inputs["partition"])
+    top = TopK(context.config.k, exclude_self=False)
+    blocks = (_block(partition, b) for b in range(partition.blocks))
+    return reduce(top.merge, (_best(context, X, Y, columns) for Y, columns in blocks))
 
 
 def _manifest(job: Job, queries: RowPanels, rounds: Rounds) -> Commit:
@@ -470,7 +375,6 @@ def _manifest(job: Job, queries: RowPanels, rounds: Rounds) -> Commit:
 
 COMPUTE: Mapping[str, Callable[[Context, Task], Record]] = {
     "scan": _scan,
-    "settle_exact": _settle_exact,
     "truth": _truth,
     "choose": _choose,
     "probe": _probe,

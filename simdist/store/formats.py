@@ -6,13 +6,13 @@ objects have one name, and whoever comes first has done the work.
 
 from __future__ import annotations
 
-import io
 import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from simdist.errors import ConfigError, InputError
+from simdist.npy import HEADER_NBYTES, read_header
 from simdist.types import Array, Json
 
 if TYPE_CHECKING:
@@ -73,11 +73,9 @@ def npy_pieces(array: Array) -> tuple[bytes, memoryview]:
 
 def npy_view(data: memoryview) -> Array:
     """A read-only array over the bytes of an .npy file, without a copy."""
-    stream = io.BytesIO(bytes(data[: 10 + int.from_bytes(data[8:10], "little")]))
-    np.lib.format.read_magic(stream)
-    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    shape, dtype, _, begin = read_header(bytes(data[:HEADER_NBYTES]))
     count = int(np.prod(shape, dtype=np.int64))
-    array = np.frombuffer(data, dtype=dtype, count=count, offset=stream.tell()).reshape(shape)
+    array = np.frombuffer(data, dtype=dtype, count=count, offset=begin).reshape(shape)
     array.flags.writeable = False
     return array
 

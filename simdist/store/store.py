@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from simdist.errors import ConfigError, ConflictError, IntegrityError, ObjectMissing
+from simdist.npy import HEADER_NBYTES, read_header
 from simdist.store import names
 from simdist.store.cache import checked_once, damaged, worker_cache
 from simdist.store.datasets import Dataset, Manifest
@@ -360,15 +361,12 @@ class ScratchArray:
 
 def _map_npy(path: Path) -> Array:
     with path.open("rb") as file:
-        major, _ = np.lib.format.read_magic(file)
-        if major != 1:
-            raise IntegrityError(f"{path} is .npy format {major}; simdist writes format 1")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        shape, dtype, _, begin = read_header(file.read(HEADER_NBYTES))
         if 0 in shape:
             empty = np.empty(shape, dtype)
             empty.flags.writeable = False
             return empty
-        return np.memmap(file, dtype=dtype, mode="r", offset=file.tell(), shape=shape)
+        return np.memmap(file, dtype=dtype, mode="r", offset=begin, shape=shape)
 
 
 def _fingerprint(text: str) -> str:

@@ -97,6 +97,25 @@ def test_thousands_of_equal_rows_tie_by_row():
     assert np.array_equal(hits.indices, np.tile(np.arange(4), (5, 1)))
 
 
+NASTY = {
+    "near-duplicates far from the origin": lambda rng: (
+        1000 + 1e-3 * rng.standard_normal((4000, 16))
+    ).astype(np.float32),
+    "binary": lambda rng: rng.integers(0, 2, (4000, 24)).astype(np.float32),
+    "copies": lambda rng: np.repeat(rng.standard_normal((40, 8)), 100, axis=0).astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("data", NASTY)
+def test_ties_and_near_ties_do_not_flatter_the_recall(data):
+    rows = NASTY[data](np.random.default_rng(8))
+    queries, corpus = rows[::20], np.delete(rows, np.s_[::20], axis=0)
+    hits = sd.knn(queries, corpus, K, measure="euclidean", method="approximate", recall=0.9)
+    truth = _dense(queries, corpus, "euclidean", K)
+    true = np.mean([len(set(a) & set(b)) / K for a, b in zip(hits.indices, truth, strict=True)])
+    assert hits.recall.low - 0.02 <= true <= hits.recall.high + 0.02
+
+
 def test_a_corpus_smaller_than_k_is_refused(points):
     queries, corpus = points
     with pytest.raises(InputError, match=r"k=9 neighbours need a corpus .* has 5\. Ask for k <= 5"):

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from pyarrow import ipc, json
 
 from simdist.errors import InputError
+from simdist.npy import HEADER_NBYTES, read_header
 from simdist.stages.vectors.sources import Source, opened
 
 if TYPE_CHECKING:
@@ -197,11 +198,7 @@ class NpyReader:
 
     @staticmethod
     def _header(file: Any) -> tuple[tuple[int, int], np.dtype[Any], int]:
-        version = np.lib.format.read_magic(file)
-        if version not in {(1, 0), (2, 0)}:
-            raise ValueError(f".npy version {version} holds named fields; save one plain matrix")
-        read = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
-        shape, fortran, dtype = read(file)
+        shape, dtype, fortran, begin = read_header(file.read(HEADER_NBYTES))
         if len(shape) != 2 or dtype.kind not in "fiub":
             raise ValueError(
                 f"it holds an array of shape {shape} and dtype {dtype}; expected a matrix [rows, d]"
@@ -211,7 +208,7 @@ class NpyReader:
             raise ValueError(
                 "its rows are not contiguous (Fortran order); save np.ascontiguousarray(x)"
             )
-        return shape, dtype, file.tell()
+        return (shape[0], shape[1]), dtype, begin
 
 
 class OrcReader:
