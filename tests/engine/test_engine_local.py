@@ -57,7 +57,8 @@ def test_a_large_task_is_not_starved_by_small_ones_behind_it():
     with open_engine(workers=2, memory=1000) as engine:
         first = engine.submit(gate.wait, WAIT, key="first", nbytes=600)
         large = engine.submit(order.append, "large", key="large", nbytes=900)
-        small = [engine.submit(order.append, "small", key=f"s-{n}", nbytes=10) for n in range(5)]
+        # Each fits beside the first, none beside the large one.
+        small = [engine.submit(order.append, "small", key=f"s-{n}", nbytes=200) for n in range(5)]
         gate.set()
         for ref in [first, large, *small]:
             engine.get(ref, timeout=WAIT)
