@@ -52,12 +52,12 @@ class KnnParams:
         if keep < k:
             raise ConfigError(f"knn params keep={keep} is below k={k}: expected at least k")
         return Knobs(
-            fanout=self.fanout or (5 if hard else 3),
+            fanout=self.fanout or (6 if hard else 4),
             leaf_rows=self.leaf_rows or max(512, 4 * k),
             leaf_neighbors=self.leaf_neighbors or max(10, 2 * k // 3),
             keep=keep,
-            links=self.links or min(keep, max(12, k + 5 if hard else k)),
-            joins=2 if self.joins is None else self.joins,
+            links=self.links or min(keep, max(12, k + k // 3)),
+            joins=1 if self.joins is None else self.joins,
             sample=self.sample,
             sample_limit=self.sample_limit,
         )
