@@ -148,7 +148,7 @@ def test_a_failure_in_any_round_is_resumed_to_the_same_bytes(
     (tmp_path / "ran").mkdir()
     *before, link = links()
     last_tasks = last_task_of_each_round(made["graph"])
-    assert len(last_tasks) >= 8
+    assert len(last_tasks) >= 7  # leaves, merge, links, join, truth, check, finish
     told: list[Event] = []
     with open_engine("local", workers=1) as engine:  # one after the other: others are not lost
         datasets = run_links(before, {}, store=store, engine=engine)

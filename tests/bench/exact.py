@@ -1,6 +1,6 @@
 """Exact k-NN of one set against itself: simdist's symmetric fold and faiss, A B A B.
 
-    python tests/bench/exact.py DATA.parquet [--column embedding] [--rows N] [-k 15] [--threads 2]
+    python -m tests.bench.exact [--data X.parquet] [--rows N] [-k 15] [--threads 2] [--repeats 2]
 
 Both get the same unit vectors in float32 and the same number of threads, one after the other in one
 process. faiss computes every pair twice; simdist once, for both sides, then recomputes the lists
@@ -29,6 +29,7 @@ from simdist.measures import Cosine
 from simdist.measures.base import Prepared
 from simdist.tiles import Tile, TopK, TopKState, fold, fold_pair
 from simdist.tiles.exact import Nearest, certify, fold_exact, reach, rerank
+from tests.bench.data import EMBEDDINGS
 
 MEASURE = Cosine()
 
@@ -163,7 +164,7 @@ def _load(path: str, column: str, rows: int | None) -> Any:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", help="a Parquet file")
+    parser.add_argument("--data", default=str(EMBEDDINGS), help="a Parquet file")
     parser.add_argument("--column", default="embedding")
     parser.add_argument("--rows", type=int)
     parser.add_argument("-k", type=int, default=15)
@@ -171,7 +172,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--block", type=int, default=8192)
     parser.add_argument("--tile", type=int, nargs=2, default=(1024, 1024))
     parser.add_argument("--repeats", type=int, default=2)
-    return parser.parse_args()
+    return parser.parse_known_args()[0]
 
 
 if __name__ == "__main__":

@@ -154,6 +154,20 @@ def test_a_second_run_is_answered_from_what_is_committed_and_only_from_that(
     assert open_store(place).dataset("fruit_salad.graph").fingerprint == fingerprint
 
 
+@pytest.mark.s3
+def test_the_same_flow_on_s3_commits_the_same_fingerprint_and_a_second_run_does_nothing(
+    first: subprocess.CompletedProcess[str], api: PrivateApi, config: Path, s3_uri: str
+) -> None:
+    assert first.returncode == 0, first.stderr
+    environment = dict(api.environment)  # the server's credentials are in this process's own
+    there = run(config, "--set", f"store={s3_uri}", environment=environment)
+    assert there.returncode == 0, there.stderr
+    again = run(config, "--set", f"store={s3_uri}", environment=environment)
+    assert "nothing to do, already committed" in again.stdout, again.stderr
+    here = open_store(config.parent / "store").dataset("fruit_salad.graph")
+    assert open_store(s3_uri).dataset("fruit_salad.graph").fingerprint == here.fingerprint
+
+
 def test_a_stage_that_fails_is_told_plainly_and_shows_as_failed(
     api: PrivateApi, config: Path
 ) -> None:
