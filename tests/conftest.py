@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from s3_server import S3Server, serve
 
 pytest.register_assert_rewrite("simdist.testing")
 
 pytest_plugins = ["plugins.engines"]
+
+# The same examples on every run, however slow the machine is; HYPOTHESIS_PROFILE=search looks for
+# new ones.
+settings.register_profile(
+    "same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("search", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 @pytest.fixture(scope="session")
