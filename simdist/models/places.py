@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from simdist.errors import ConfigError
 from simdist.partitions import forget
 from simdist.store.store import Store, open_store
 
-__all__ = ["borrowed", "scratch_store", "store_of"]
+__all__ = ["borrowed", "refuse_unseen", "scratch_store", "store_of"]
 
 
 @contextmanager
@@ -26,12 +27,11 @@ def borrowed(engine: Engine | str | None, store: Store) -> Iterator[Engine]:
 
 
 @contextmanager
-def scratch_store(place: Store | str | None, engine: Engine | str | None) -> Iterator[Store]:
+def scratch_store(place: Store | str | None) -> Iterator[Store]:
     """Where an array's intermediate data goes: the place named, or a temporary folder."""
     if place is not None:
         yield store_of(place)
         return
-    _refuse_far(engine)
     with tempfile.TemporaryDirectory(prefix="simdist-") as folder:
         store = open_store(folder)
         try:
@@ -45,13 +45,16 @@ def store_of(place: Store | str) -> Store:
     return place if isinstance(place, Store) else open_store(place)
 
 
-def _refuse_far(engine: Engine | str | None) -> None:
-    """ConfigError where an array would go through a folder that a cluster elsewhere cannot see."""
-    named = engine if isinstance(engine, str) else getattr(engine, "address", None)
-    if named is not None and "://" in str(named):
-        host = str(named).split("://", 1)[1].rsplit(":", 1)[0].strip("[]")
-        if host not in ("127.0.0.1", "localhost", "::1"):
-            raise ConfigError(
-                f"the workers of {named} cannot see a temporary folder of this machine: pass"
-                " scratch= with a store that all of them reach, such as s3://bucket/scratch"
-            )
+def refuse_unseen(engine: Engine, store: Store) -> None:
+    """ConfigError where the workers cannot see the store's folder: asks one of them."""
+    data = store.objects.local_path("data")
+    if not engine.remote or data is None:
+        return
+    root = data.parent
+    root.mkdir(parents=True, exist_ok=True)
+    seen = engine.get(engine.submit(os.path.isdir, str(root), key="sees-scratch"), timeout=60.0)
+    if not seen:
+        raise ConfigError(
+            f"the workers of {engine.where} cannot see {store.uri}, a folder of this machine: pass"
+            " scratch= with a store that all of them reach, such as s3://bucket/scratch"
+        )
