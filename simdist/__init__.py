@@ -22,15 +22,19 @@ if TYPE_CHECKING:
     from simdist import datasets, errors, measures
     from simdist.engine import open_engine
     from simdist.errors import SimdistError
+    from simdist.models.graphs import KnnGraph
     from simdist.models.knn import knn_graph
     from simdist.models.search import knn
     from simdist.models.vectors import import_vectors
+    from simdist.stages.graph.config import KnnParams
     from simdist.store import Dataset, open_store
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Dataset",
+    "KnnGraph",
+    "KnnParams",
     "SimdistError",
     "__version__",
     "datasets",
@@ -46,6 +50,8 @@ __all__ = [
 _MODULES = ("datasets", "errors", "measures")
 _HOMES = {
     "Dataset": "simdist.store",
+    "KnnGraph": "simdist.models.graphs",
+    "KnnParams": "simdist.stages.graph.config",
     "SimdistError": "simdist.errors",
     "import_vectors": "simdist.models.vectors",
     "knn": "simdist.models.search",

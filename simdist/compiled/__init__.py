@@ -8,7 +8,7 @@
     │                  hands every input over as a read-only view│
     │        │                                                   │
     │        ▼                                                   │
-    │ @njit(nogil=True, cache=True) kernel, serial inside        │
+    │ @kernel: njit(nogil, cache), serial inside                 │
     └────────────────────────────────────────────────────────────┘
 
 Rules of the house:

@@ -16,11 +16,10 @@ range (callers check: the kernels do not).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
 
-import numba
 import numpy as np
 
+from simdist.compiled.kernel import summing_kernel
 from simdist.types import Array, Float32, Float64, Ids
 
 __all__ = ["absolute_gaps", "dots", "gaps", "manhattan_block", "square_gaps"]
@@ -71,18 +70,7 @@ def _read_only(array: Array) -> Array:
     return view
 
 
-_Loop = TypeVar("_Loop", bound=Callable[..., None])
-
-
-def _kernel(loop: _Loop) -> _Loop:
-    """numba's njit with its type kept. Sums may be reordered into vector lanes and fused; NaN and
-    infinity keep their meaning."""
-    compiled: Any = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
-    fast: _Loop = compiled(loop)
-    return fast
-
-
-@_kernel
+@summing_kernel
 def _dots(A: Float32, rows: Ids, B: Float32, columns: Ids, out: Float64) -> None:
     for q in range(len(rows)):
         a = A[rows[q]]
@@ -93,7 +81,7 @@ def _dots(A: Float32, rows: Ids, B: Float32, columns: Ids, out: Float64) -> None
         out[q] = total
 
 
-@_kernel
+@summing_kernel
 def _square_gaps(A: Float32, rows: Ids, B: Float32, columns: Ids, out: Float64) -> None:
     for q in range(len(rows)):
         a = A[rows[q]]
@@ -105,7 +93,7 @@ def _square_gaps(A: Float32, rows: Ids, B: Float32, columns: Ids, out: Float64) 
         out[q] = total
 
 
-@_kernel
+@summing_kernel
 def _absolute_gaps(A: Float32, rows: Ids, B: Float32, columns: Ids, out: Float64) -> None:
     for q in range(len(rows)):
         a = A[rows[q]]
@@ -116,7 +104,7 @@ def _absolute_gaps(A: Float32, rows: Ids, B: Float32, columns: Ids, out: Float64
         out[q] = total
 
 
-@_kernel
+@summing_kernel
 def _manhattan_block(A: Float32, B: Float32, tile: int, out: Float32) -> None:
     for start in range(0, len(B), tile):
         for i in range(len(A)):

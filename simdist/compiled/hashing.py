@@ -6,9 +6,10 @@ Appleby, 2008), where equal hashes are nearly always equal ids and the caller co
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from simdist.compiled.kernel import kernel
 
 __all__ = ["hash_integers", "hash_strings"]
 
@@ -18,7 +19,7 @@ _47 = np.uint64(47)
 _8 = np.uint64(8)
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@kernel
 def hash_integers(ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """The finaliser of SplitMix64, a bijection of 64-bit words. ids: [n] uint64 -> [n] uint64."""
     out = np.empty(len(ids), np.uint64)
@@ -30,7 +31,7 @@ def hash_integers(ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return out
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@kernel
 def hash_strings(
     data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int32]
 ) -> npt.NDArray[np.uint64]:

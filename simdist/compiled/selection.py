@@ -18,12 +18,11 @@ int64, keys float32, arrays C-contiguous and writable (one compiled signature ea
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-import numba
 import numpy as np
 
+from simdist.compiled.kernel import kernel
 from simdist.types import Float32, Ids
 
 __all__ = ["merge_lists", "select_both", "select_lists", "select_rows"]
@@ -32,17 +31,8 @@ CHUNK = 64  # columns per comparison: four 512-bit registers
 LOWEST = np.float32(np.finfo(np.float32).min)  # the bar of a list with empty slots: not -inf
 ABOVE = np.float32(np.inf)
 
-_Loop = TypeVar("_Loop", bound=Callable[..., Any])
 
-
-def _kernel(loop: _Loop) -> _Loop:
-    """numba's njit with its type kept. No fast-math: NaN and infinity keep their meaning."""
-    compiled: Any = numba.njit(nogil=True, cache=True)
-    fast: _Loop = compiled(loop)
-    return fast
-
-
-@_kernel
+@kernel
 def select_rows(
     tile: Float32, rows: Ids, columns: Ids, ids: Ids, keys: Float32, exclude_self: bool
 ) -> None:
@@ -66,7 +56,7 @@ def select_rows(
                     bar = _bar(ids[i], keys[i], lowest)
 
 
-@_kernel
+@kernel
 def select_both(
     tile: Float32,
     rows: Ids,
@@ -108,7 +98,7 @@ def select_both(
                         bars[j] = _bar(column_ids[j], column_keys[j], lowest_row)
 
 
-@_kernel
+@kernel
 def select_lists(
     entries: Float32,
     indptr: Ids,
@@ -127,7 +117,7 @@ def select_lists(
                 _offer(ids[i], keys[i], columns[e], entries[e])
 
 
-@_kernel
+@kernel
 def merge_lists(ids: Ids, keys: Float32, other_ids: Ids, other_keys: Float32) -> None:
     """Offer the lists of `other` to `ids`, `keys` [n, k], in place; both for the same rows."""
     for i in range(ids.shape[0]):
@@ -138,7 +128,7 @@ def merge_lists(ids: Ids, keys: Float32, other_ids: Ids, other_keys: Float32) ->
             _offer(ids[i], keys[i], other_ids[i, p], other_keys[i, p])
 
 
-@_kernel
+@kernel
 def _any_reaches(entries: Float32, bar: Any) -> Any:
     """Whether any entry reaches the bar. An "or" of comparisons: LLVM vectorises it as it stands,
     while a float maximum would need fast-math flags that it loses on the way."""
@@ -148,7 +138,7 @@ def _any_reaches(entries: Float32, bar: Any) -> Any:
     return hit
 
 
-@_kernel
+@kernel
 def _any_reaches_either(entries: Float32, bars: Float32, bar: Any) -> Any:
     """Whether any entry reaches the lower of its row's bar and its column's."""
     hit = False
@@ -157,7 +147,7 @@ def _any_reaches_either(entries: Float32, bars: Float32, bar: Any) -> Any:
     return hit
 
 
-@_kernel
+@kernel
 def _lowest(ids: Ids) -> Any:
     lowest = np.int64(np.iinfo(np.int64).max)
     for p in range(len(ids)):
@@ -165,7 +155,7 @@ def _lowest(ids: Ids) -> Any:
     return lowest
 
 
-@_kernel
+@kernel
 def _bar(ids: Ids, keys: Float32, lowest: Any) -> Any:
     """The smallest key worth an offer to this list from ids of at least `lowest`."""
     last = len(ids) - 1
@@ -176,7 +166,7 @@ def _bar(ids: Ids, keys: Float32, lowest: Any) -> Any:
     return keys[last]
 
 
-@_kernel
+@kernel
 def _offer(ids: Ids, keys: Float32, candidate: Any, key: Any) -> None:
     """Put (candidate, key) in its place; an id already listed keeps its better key."""
     p = len(ids) - 1

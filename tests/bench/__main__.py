@@ -5,6 +5,7 @@ make bench ARGS="peers --rounds 5"
 
 peers     the k-NN graph of real embeddings: simdist, pynndescent and faiss in turn
 engines   the same job on local, Dask and Ray: the same bytes, and what each costs
+budgets   the same bytes under any memory and worker count; faiss on the reported recall
 million   1,000,000 x 128 synthetic rows on the local engine: time, memory, recall
 exact     every pair: simdist and faiss in turn
 """
@@ -18,7 +19,7 @@ import sys
 
 import psutil
 
-BENCHES = ("peers", "engines", "million", "exact")
+BENCHES = ("peers", "engines", "budgets", "million", "exact")
 
 
 def main() -> None:
