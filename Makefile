@@ -1,5 +1,6 @@
 # make quickstart   install and run the flow on the data set that ships: vectors in, k-NN graph out
 # make test         the whole suite, with a real S3 server on 127.0.0.1
+# make chaos        kill, starve and cut off the main job for an hour; the table of docs/reliability.md
 # make lint         ruff, mypy --strict, import-linter
 # make bench        figures against peers; prints tables, asserts no times
 # make constraints  resolve constraints.txt again (needs uv)
@@ -12,7 +13,7 @@ CONFIG ?= configs/debian-packages.yaml
 PY  := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check -qq
 
-.PHONY: help quickstart test lint bench constraints clean
+.PHONY: help quickstart test chaos lint bench constraints clean
 
 help:
 	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST))
@@ -22,6 +23,9 @@ quickstart: $(VENV)/.prefect
 
 test: $(VENV)/.test
 	$(PY) -m pytest $(ARGS)
+
+chaos: $(VENV)/.test
+	$(PY) -m tests.chaos $(ARGS)
 
 lint: $(VENV)/.lint
 	$(VENV)/bin/ruff check .
