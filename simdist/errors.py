@@ -40,7 +40,8 @@ class InputError(SimdistError):
 
 
 class PlanTooLarge(ConfigError):
-    """A task needs more memory or cpus than a worker has; raised before the task runs."""
+    """A task needs more memory or cpus than a worker has, or a result is larger than its limit;
+    raised before the task runs."""
 
 
 class StoreError(SimdistError):

@@ -8,6 +8,7 @@ constructor recursion depth mismatch). Reading the three fields by pattern has n
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ __all__ = ["HEADER_NBYTES", "read_header"]
 HEADER_NBYTES = 4096  # enough for the header of any plain matrix
 
 _MAGIC = b"\x93NUMPY"
+_PLAIN = "biufc"  # kinds of numbers and booleans
 _LENGTH_NBYTES = {1: 2, 2: 4, 3: 4}  # by major version
 _FIELDS = re.compile(
     r"\{\s*'descr':\s*'([<>|=]?[a-zA-Z]\d*)',\s*'fortran_order':\s*(True|False),"
@@ -28,7 +30,7 @@ def read_header(start: bytes) -> tuple[tuple[int, ...], np.dtype[Any], bool, int
     """(shape, dtype, Fortran order, where the data begins) of an .npy file of one plain dtype.
 
     start: the file's first bytes, HEADER_NBYTES of them or all there are.
-    Raises ValueError where they are no such header (no .npy file, named fields, cut short).
+    Raises ValueError where they are no such header (no .npy file, named fields, objects, cut).
     """
     if start[:6] != _MAGIC or len(start) < 10 or start[6] not in _LENGTH_NBYTES:
         raise ValueError(f"no .npy header; it begins with {start[:8]!r}")
@@ -42,4 +44,9 @@ def read_header(start: bytes) -> tuple[tuple[int, ...], np.dtype[Any], bool, int
         )
     descr, fortran, sides = fields.groups()
     shape = tuple(int(side) for side in sides.split(",") if side.strip())
-    return shape, np.dtype(descr), fortran == "True", end
+    if max(shape, default=0) > sys.maxsize:
+        raise ValueError(f"its .npy header tells a shape that no array has: {sides.strip()[:100]}")
+    dtype = np.dtype(descr)
+    if dtype.kind not in _PLAIN:  # objects would be pointers, taken from the file
+        raise ValueError(f"its .npy header says {descr!r}; expected numbers or booleans")
+    return shape, dtype, fortran == "True", end

@@ -1,15 +1,27 @@
-"""Shared vocabulary: array aliases, JSON values, and the identity of an object in a store."""
+"""Shared vocabulary: array aliases, JSON values, an object's identity, a doctor's finding."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "Bools", "Float32", "Float64", "Ids", "Int32", "Json", "ObjectRef"]
+__all__ = [
+    "Array",
+    "Bools",
+    "Finding",
+    "Float32",
+    "Float64",
+    "Ids",
+    "Int32",
+    "Json",
+    "ObjectRef",
+    "Verdict",
+]
 
 Array: TypeAlias = npt.NDArray[Any]
 Float32: TypeAlias = npt.NDArray[np.float32]
@@ -35,4 +47,37 @@ class ObjectRef:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Json]) -> ObjectRef:
-        return cls(key=value["key"], sha256=value["sha256"], nbytes=value["nbytes"])
+        """The reference that `to_json` gave; ValueError where it is none: files are named by it."""
+        key, sha256, nbytes = value["key"], value["sha256"], value["nbytes"]
+        if not isinstance(key, str):
+            raise ValueError(f"key {key!r} is no text")
+        if not isinstance(sha256, str) or not re.fullmatch(r"[0-9a-f]{64}", sha256):
+            raise ValueError(f"sha256 {sha256!r} of {key!r} is no 64 hexadecimal digits")
+        if type(nbytes) is not int or nbytes < 0:
+            raise ValueError(f"nbytes {nbytes!r} of {key!r} is no size")
+        return cls(key, sha256, nbytes)
+
+
+Verdict: TypeAlias = Literal["ok", "warning", "unfit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What `simdist doctor` found in one check; `advice` says what to do, and is empty for ok.
+
+    unfit: runs would fail, or lose or mix up data. warning: they work, and something deserves a
+    look.
+    """
+
+    check: str
+    verdict: Verdict
+    found: str
+    advice: str = ""
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "check": self.check,
+            "verdict": self.verdict,
+            "found": self.found,
+            "advice": self.advice,
+        }

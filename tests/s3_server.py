@@ -24,6 +24,8 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
+import psutil
+
 STARTS = 3
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
@@ -72,28 +74,68 @@ def find_weed() -> str:
     return found
 
 
+class RunningServer:
+    """The server's process: it can be killed, and started again on the same ports and data."""
+
+    def __init__(self, where: S3Server, command: list[str], log: Path) -> None:
+        self.where = where
+        self._command, self._log = command, log
+        self._process = _start(command, log)
+
+    def answers(self) -> bool:
+        """Whether it takes objects, within START_SECONDS of its start."""
+        return _wait(self.where, self._process)
+
+    def kill(self) -> None:
+        """SIGKILL to the server itself; gone, and its ports free, when this returns."""
+        servers = psutil.Process(self._process.pid).children(recursive=True)
+        for server in servers:
+            server.kill()
+        _stop(self._process)
+        psutil.wait_procs(servers, STOP_SECONDS)
+
+    def start(self) -> None:
+        """On the ports and the data of before; RuntimeError where it does not answer."""
+        self._process = _start(self._command, self._log)
+        if not self.answers():
+            raise self.silent()
+
+    def stop(self) -> None:
+        """Ask it to end; gone when this returns."""
+        _stop(self._process)
+
+    def silent(self) -> RuntimeError:
+        """What to raise where it does not answer."""
+        return RuntimeError(
+            f"the S3 server did not answer within {START_SECONDS:.0f} s; the end of its log:\n"
+            f"{self._log.read_text()[-3000:]}"
+        )
+
+
 @contextmanager
 def serve(folder: Path) -> Iterator[S3Server]:
     """Run the server with its data in `folder`; ready when entered, gone when left."""
+    with running(folder) as server:
+        yield server.where
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[RunningServer]:
+    """`serve`, for who wants to kill it."""
     weed = find_weed()
     for attempt in range(1, STARTS + 1):
         data = folder / f"start-{attempt}"
         data.mkdir(parents=True)
-        server, command = _described(weed, data)
-        log = data / "log.txt"
-        process = _start(command, log)
+        server = RunningServer(*_described(weed, data), data / "log.txt")
         try:
-            if not _wait(server, process):
+            if not server.answers():
                 if attempt < STARTS:
                     continue  # a port was taken between choosing and binding
-                raise RuntimeError(
-                    f"the S3 server did not answer within {START_SECONDS:.0f} s; the end of its"
-                    f" log:\n{log.read_text()[-3000:]}"
-                )
+                raise server.silent()
             yield server
             return
         finally:
-            _stop(process)
+            server.stop()
 
 
 def _described(weed: str, data: Path) -> tuple[S3Server, list[str]]:
@@ -148,7 +190,7 @@ def _free(port: int) -> bool:
 
 
 def _start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         return subprocess.Popen(
             ["/bin/sh", "-c", KEEPER, "keeper", *command],
             stdin=subprocess.PIPE,

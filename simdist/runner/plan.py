@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
+from simdist.errors import IntegrityError
 from simdist.store.datasets import Dataset, Shard
 from simdist.types import Json, ObjectRef
 
@@ -60,8 +61,15 @@ class Record:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Json]) -> Record:
-        objects = {role: ObjectRef.from_json(ref) for role, ref in value["objects"].items()}
-        return cls(task=value["task"], objects=objects, facts=value["facts"])
+        """The record that `to_json` gave; IntegrityError where it is none."""
+        try:
+            objects = {role: ObjectRef.from_json(ref) for role, ref in value["objects"].items()}
+            return cls(task=value["task"], objects=objects, facts=value["facts"])
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise IntegrityError(
+                f"a record in the store is none that simdist writes ({type(error).__name__}:"
+                f" {error}). Abandon its job (`simdist gc --abandon`), and do not trust the store."
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@
                                              name ──> names/graph/00000003.json
     Store      what lies where, and which writes happen once
     Objects    bytes by key, on obstore               Place   uri and options, checked
+    patience   how long to go on trying               sealed  JSON that carries its own sum
     cache      the worker's: checked once, mapped     maintenance   verify, gc, abandon
 
 Data is named by its content, so writing it twice is harmless; a record or manifest is created once,

@@ -25,7 +25,7 @@ from typing import TypeVar
 from simdist.errors import ConfigError, IntegrityError
 from simdist.types import ObjectRef
 
-__all__ = ["WorkerCache", "checked_once", "damaged", "worker_cache"]
+__all__ = ["WorkerCache", "checked_once", "damaged", "unreadable", "worker_cache"]
 
 FRACTION_OF_FREE = 0.2
 STALE_SECONDS = 86_400  # a temporary file this old was left by a process that died
@@ -163,6 +163,14 @@ def damaged(where: str, ref: ObjectRef, sha256: str, nbytes: int) -> IntegrityEr
         f"{where} is damaged: expected sha256 {ref.sha256} ({ref.nbytes} bytes), got {sha256}"
         f" ({nbytes} bytes). Delete the object and run the job that made it again; `simdist verify`"
         " lists all damaged objects of a dataset."
+    )
+
+
+def unreadable(where: str, error: Exception) -> IntegrityError:
+    """The error for an object that is as it was vouched for, and still not what simdist writes."""
+    return IntegrityError(
+        f"{where} has the sha256 that is vouched for, and cannot be read: {error}. simdist did not"
+        " write it: do not trust the store, or delete the object and run its job again."
     )
 
 

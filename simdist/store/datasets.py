@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from simdist.errors import IntegrityError, StoreError
-from simdist.store.formats import json_bytes
+from simdist.errors import ConfigError, IntegrityError, StoreError
+from simdist.store.place import check_key
+from simdist.store.sealed import seal, unseal
 from simdist.types import Json, ObjectRef
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "Dataset", "Manifest", "Shard"]
 
-FORMAT = 1  # of the manifest's JSON; a reader refuses any other
+FORMAT = 2  # of the manifest's JSON; a reader refuses any other
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +112,17 @@ class Manifest:
         )
 
     def to_bytes(self) -> bytes:
-        """Sorted, indented JSON; InputError where config, metrics or facts are no JSON (NaN)."""
-        return json_bytes(self.to_json(), what=f"the manifest of {self.stage}", indent=1)
+        """Sorted, indented, sealed JSON; InputError where metrics or facts are no JSON (NaN)."""
+        return seal(self.to_json(), what=f"the manifest of {self.stage}", indent=1)
 
     @classmethod
     def from_bytes(cls, data: bytes, *, where: str) -> Manifest:
         """The manifest in `data`; IntegrityError naming `where` if it is not one."""
         try:
-            return cls.from_json(json.loads(data))
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            value = json.loads(data)
+            sealed = value["format"] == FORMAT or "seal" in value
+            return cls.from_json(unseal(data, where=where) if sealed else value)
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise IntegrityError(
                 f"{where} is no manifest ({len(data)} bytes, {type(error).__name__}: {error}): "
                 f"it was cut short or overwritten; delete it and run the job again"
@@ -160,4 +163,10 @@ class Dataset:
 
 
 def _refs_from_json(value: Mapping[str, Json]) -> dict[str, ObjectRef]:
-    return {role: ObjectRef.from_json(ref) for role, ref in value.items()}
+    refs = {role: ObjectRef.from_json(ref) for role, ref in value.items()}
+    for ref in refs.values():
+        try:
+            check_key(ref.key)  # a manifest may have been written by somebody else
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+    return refs

@@ -6,11 +6,10 @@ changed, without gaps. The latest is found by probing numbers, because listings 
 
 from __future__ import annotations
 
-import json
 import re
 
 from simdist.errors import ConfigError, ObjectMissing
-from simdist.store.formats import json_bytes
+from simdist.store import sealed
 from simdist.store.objects import Objects
 
 __all__ = ["is_fingerprint", "latest", "point", "resolve"]
@@ -32,8 +31,9 @@ def point(objects: Objects, name: str, fingerprint: str) -> int:
         return number
     while True:
         number += 1
-        data = json_bytes({"fingerprint": fingerprint, "name": name, "number": number}, what=name)
-        if objects.put_once(_key(name, number), data) == data:
+        value = {"fingerprint": fingerprint, "name": name, "number": number}
+        data = sealed.seal(value, what=name)
+        if sealed.create(objects, _key(name, number), data) == data:
             return number
 
 
@@ -72,7 +72,9 @@ def resolve(objects: Objects, text: str) -> str:
 
 
 def _read(objects: Objects, name: str, number: int) -> str:
-    return str(json.loads(objects.get(_key(name, number)))["fingerprint"])
+    key = _key(name, number)
+    value = sealed.unseal(sealed.fetch(objects, key), where=f"{objects.uri}/{key}")
+    return str(value["fingerprint"])
 
 
 def _key(name: str, number: int) -> str:

@@ -10,7 +10,6 @@ import hashlib
 import io
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,8 +19,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TypeVar
 
 from simdist.errors import ConfigError, ObjectMissing, StoreError
-from simdist.store.client import cause, connect, failures, hopeless
+from simdist.store.client import RETRIES, cause, connect, failures, hopeless
 from simdist.store.formats import Buffer
+from simdist.store.patience import Attempts
 from simdist.store.place import Place, check_key
 
 __all__ = ["ObjectInfo", "Objects"]
@@ -29,7 +29,7 @@ __all__ = ["ObjectInfo", "Objects"]
 PART = 8 << 20  # bytes of one request; larger objects go up and come down in parts
 PARTS_AT_ONCE = 4  # so that a transfer holds 32 MiB, whatever the object's size
 MAX_PARTS = 9_000  # S3 allows 10,000
-ATTEMPTS = 6  # of a conditional put, on top of the client's own retries of each request
+CONFLICTS = 6  # attempts of a conditional put where a store is not tried by time
 
 T = TypeVar("T")
 
@@ -49,13 +49,16 @@ class Objects:
 
     uri: file:///abs/path, s3://bucket/prefix or memory://name, without credentials.
     shared: whether another process sees the same objects.
-    Every method raises ConfigError for a key outside the store, and StoreError, naming the object
-    and the cause without credentials, when the backend fails after its retries.
+    Every method raises ConfigError for a key outside the store, and StoreError, naming the object,
+    the attempts and the cause without credentials, when an s3:// store has failed for as long as
+    its option `patience` says (and one request more: what is not answered at all ends after 120 s).
+    retries: asks a store that often instead, as for a first look at one.
     Opened lazily because the client's threads do not survive a fork.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *, retries: int | None = None) -> None:
         self.place = place
+        self._retries = retries
         self._client: Any = None
         self._opening = threading.Lock()
 
@@ -109,25 +112,26 @@ class Objects:
         from obstore.exceptions import AlreadyExistsError, PreconditionError  # noqa: PLC0415
 
         check_key(key)
-        for attempt in range(1, ATTEMPTS + 1):
-            failure: Exception | None = None
+        attempts = self._attempts(most=CONFLICTS)
+        while True:
             try:
                 obs, client = self._open(writes=True)
                 obs.put(client, key, data, mode="create", use_multipart=False)
                 return data
             except (AlreadyExistsError, PreconditionError) as error:
-                failure = error  # 412: it stands; 409: another is writing it, or it was deleted
+                failure: Exception = error  # 412: it stands; 409: being written, or just deleted
             except failures() as error:
-                if hopeless(error):
-                    self._fail("create", key, error, attempt)
+                if (hopeless(error) or attempts.over) and not attempts.another(error):
+                    self._fail("create", key, error, attempts)
                 failure = error
             try:
-                return self.get(key)
-            except ObjectMissing:
-                if attempt == ATTEMPTS:
-                    self._fail("create", key, failure, attempt)
-                time.sleep(min(0.05 * 2**attempt, 2.0))
-        raise AssertionError("unreachable: the last attempt returns or raises")
+                return bytes(self._open()[1].get(key).bytes())
+            except FileNotFoundError:
+                pass
+            except failures() as error:
+                failure = error
+            if not attempts.another(failure):
+                self._fail("create", key, failure, attempts)
 
     def head(self, key: str) -> ObjectInfo | None:
         """Size and age of an object, or None where there is none."""
@@ -145,14 +149,22 @@ class Objects:
         folder = prefix.rstrip("/")
         if folder:
             check_key(folder)
-        try:
-            obs, client = self._open()
-            for batch in obs.list(client, folder or None, chunk_size=1000):
-                yield from map(_info, batch)
-        except FileNotFoundError:
-            return  # a local store nobody has written to
-        except failures() as error:
-            self._fail("list", folder or "(all)", error)
+        attempts, last, ordered = self._attempts(), "", True
+        while True:
+            try:
+                obs, client = self._open()
+                for batch in obs.list(client, folder or None, offset=last or None, chunk_size=1000):
+                    for meta in batch:
+                        ordered = ordered and meta["path"] > last
+                        last = meta["path"]
+                        yield _info(meta)
+                return
+            except FileNotFoundError:
+                return  # a local store nobody has written to
+            except failures() as error:
+                # S3 lists in the order of keys, so that a listing goes on behind the last one.
+                if not (ordered and attempts.another(error)):
+                    self._fail("list", folder or "(all)", error, attempts)
 
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; absent ones are no error."""
@@ -253,21 +265,23 @@ class Objects:
 
         with self._opening:
             if self._client is None:
-                self._client = connect(self.place, create=writes)
+                retries = RETRIES if self._retries is None else self._retries
+                self._client = connect(self.place, create=writes, retries=retries)
         return obstore, self._client
 
     def _call(
         self, verb: str, key: str, ask: Callable[[Any, Any], T], *, writes: bool = False
     ) -> T:
         check_key(key)
-        try:
-            return ask(*self._open(writes=writes))
-        except FileNotFoundError as error:
-            if writes:
-                self._fail(verb, key, error)
-            self._missing(key)
-        except failures() as error:
-            self._fail(verb, key, error)
+        attempts = self._attempts()
+        while True:
+            try:
+                return ask(*self._open(writes=writes))
+            except failures() as error:
+                if isinstance(error, FileNotFoundError) and not writes:
+                    self._missing(key)
+                if not attempts.another(error):
+                    self._fail(verb, key, error, attempts)
 
     def _delete(self, keys: Sequence[str]) -> None:
         self._call("delete", keys[0], lambda obs, client: obs.delete(client, keys))
@@ -275,12 +289,16 @@ class Objects:
     def _missing(self, key: str) -> NoReturn:
         raise ObjectMissing(f"{self.uri}/{key} does not exist") from None
 
-    def _fail(self, verb: str, key: str, error: Exception | None, attempt: int = 1) -> NoReturn:
+    def _attempts(self, *, most: int = 1) -> Attempts:
+        """By time on s3://; `most` attempts elsewhere, where what failed fails again."""
+        patient = self.place.scheme == "s3" and self._retries is None
+        return Attempts(seconds=self.place.options.patience, most=None if patient else most)
+
+    def _fail(self, verb: str, key: str, error: Exception, attempts: Attempts) -> NoReturn:
         # `from None`: the client's own text quotes requests and server answers in full, and a
         # traceback would print it beside ours.
-        tried = f" (attempt {attempt} of {ATTEMPTS})" if attempt > 1 else ""
         raise StoreError(
-            f"cannot {verb} {self.uri}/{key}{tried}: {cause(error, self.place.options)}"
+            f"cannot {verb} {self.uri}/{key}{attempts}: {cause(error, self.place.options)}"
         ) from None
 
 
@@ -316,6 +334,15 @@ class _RangeFile(io.RawIOBase):
         view[: len(data)] = data
         self._at += len(data)
         return len(data)
+
+    def readall(self) -> bytes:
+        """The rest in parts; the inherited one would ask for every 8 KiB."""
+        pieces = []
+        while self._at < self._nbytes:
+            pieces.append(self.read(PART) or b"")
+            if not pieces[-1]:
+                break
+        return b"".join(pieces)
 
 
 def _cut(pieces: Iterable[Buffer], nbytes: int) -> Iterator[memoryview]:

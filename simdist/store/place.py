@@ -20,8 +20,9 @@ from urllib.parse import unquote, urlsplit
 from simdist.errors import ConfigError
 from simdist.store.credentials import profile_settings
 
-__all__ = ["Options", "Place", "Secret", "check_key", "redact"]
+__all__ = ["CREDENTIALS", "Options", "Place", "Secret", "check_key", "hidden", "redact"]
 
+UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # controls, line ends, halves
 CREDENTIALS = ("access_key_id", "secret_access_key", "session_token")
 
 
@@ -53,6 +54,8 @@ class Options:
 
     endpoint: url of an S3-compatible server; its buckets are then addressed path-style.
     profile: section of the AWS files. anonymous: unsigned requests, for public buckets.
+    checksums: whether the sha256 of what is written goes along, for the store to check.
+    patience: seconds for which an operation is tried again before its failure is an error.
     """
 
     endpoint: str | None = None
@@ -62,6 +65,8 @@ class Options:
     secret_access_key: Secret | None = None
     session_token: Secret | None = None
     anonymous: bool = False
+    checksums: bool = True
+    patience: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,14 @@ class Place:
         )
 
 
+def hidden(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with their credentials as `Secret`s."""
+    return {
+        name: Secret(value) if name in CREDENTIALS and isinstance(value, str) else value
+        for name, value in options.items()
+    }
+
+
 def check_key(key: str) -> None:
     """ConfigError unless `key` names an object inside its store, the same one on every backend."""
     reason = None
@@ -115,8 +128,10 @@ def check_key(key: str) -> None:
         reason = "begins or ends with a slash"
     elif any(part in ("", ".", "..") for part in key.split("/")):
         reason = "has an empty, '.' or '..' part"
-    elif any(ord(char) < 32 or ord(char) == 127 for char in key):
+    elif UNSEEN.search(key):
         reason = "has a control character"
+    elif "\\" in key:
+        reason = "has a backslash, which separates folders on some systems"
     elif re.search(r"#\d+(/|$)", key):
         reason = "ends a part with '#' and a number, which local stores use for unfinished files"
     elif len(key.encode()) > 1024:
@@ -166,10 +181,7 @@ def _options(given: Mapping[str, Any]) -> Options:
     known = {field.name for field in fields(Options)}
     if unknown := sorted(set(given) - known):
         raise ConfigError(f"unknown store option {unknown[0]!r}; expected one of {sorted(known)}")
-    values = {name: value for name, value in given.items() if value is not None}
-    for name in CREDENTIALS:
-        if isinstance(values.get(name), str):
-            values[name] = Secret(values[name])
+    values = {name: value for name, value in hidden(given).items() if value is not None}
     if ("access_key_id" in values) != ("secret_access_key" in values):
         raise ConfigError("give access_key_id and secret_access_key together, or neither")
     profile = values.get("profile") or os.environ.get("AWS_PROFILE")
@@ -187,6 +199,13 @@ def _options(given: Mapping[str, Any]) -> Options:
         or os.environ.get("AWS_DEFAULT_REGION")
         or settings.get("region")
     )
+    if not values.get("patience", 0.0) >= 0:
+        raise ConfigError(f"store option patience is {values['patience']}; expected seconds, >= 0")
+    if "checksums" not in values:
+        calculation = os.environ.get("AWS_REQUEST_CHECKSUM_CALCULATION") or settings.get(
+            "request_checksum_calculation", ""
+        )
+        values["checksums"] = calculation.lower() != "when_required"
     return Options(**values)
 
 

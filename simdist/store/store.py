@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,12 +16,13 @@ import numpy as np
 
 from simdist.errors import ConfigError, ConflictError, IntegrityError, ObjectMissing
 from simdist.npy import HEADER_NBYTES, read_header
-from simdist.store import names
-from simdist.store.cache import checked_once, damaged, worker_cache
+from simdist.store import leases, names, sealed
+from simdist.store.cache import checked_once, damaged, unreadable, worker_cache
 from simdist.store.datasets import Dataset, Manifest
 from simdist.store.formats import Buffer, json_bytes, npy_pieces, npy_view, parquet_buffer
 from simdist.store.objects import ObjectInfo, Objects
-from simdist.store.place import Place
+from simdist.store.pages import map_file
+from simdist.store.place import Place, hidden
 from simdist.types import Array, Json, ObjectRef
 
 if TYPE_CHECKING:
@@ -39,11 +41,13 @@ def open_store(uri: str | os.PathLike[str], **options: Any) -> Store:
     """Open the store at a path, `file:///abs`, `s3://bucket/prefix` or `memory://name`.
 
     Nothing is read or written yet. Options, for s3:// only: `endpoint`, `region`, `profile`,
-    `access_key_id`, `secret_access_key`, `session_token`, `anonymous`; by default the environment
+    `access_key_id`, `secret_access_key`, `session_token`, `anonymous`, `checksums`, `patience` (see
+    `Options`); by default the environment
     (AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, AWS_REGION, AWS_PROFILE, AWS_ACCESS_KEY_ID, ...) and the
     standard AWS files. With an endpoint, buckets are addressed path-style; plain http is spoken
     only where the endpoint says http://. Raises ConfigError for a uri or option it does not know.
     """
+    options = hidden(options)  # before anything fails: crash reporters show a frame's variables
     return Store(Objects(Place.parse(uri, options)))
 
 
@@ -51,11 +55,12 @@ class Store:
     """Datasets, records and names over a store's objects. Pickles; safe for threads.
 
     data/{kind}-{sha256}.npy|parquet|json     immutable, named by content
+    arrays/{fingerprint}/...                  Zarr arrays, whose format names the objects
     records/{fingerprint}/{task}.json         what a task left behind; created once
     manifests/{fingerprint}.json              a committed dataset; created once
     names/{name}/{number}.json                see `names`
     memos/{sha256 of key}.json                what was learnt once and need not be read again
-    leases/{run}/driver.json, cancelled       a driver at work, and its wish to stop
+    leases/{run}/driver.json, cancelled       a driver at work, and its wish to stop; gc.json
     """
 
     def __init__(self, objects: Objects) -> None:
@@ -89,14 +94,39 @@ class Store:
         """Keep a JSON value, sorted and compact; InputError where it is none (NaN, numpy)."""
         return self._write(kind, "json", [json_bytes(value, what=f"the value of {kind}")])
 
+    def write_at(self, key: str, data: bytes, *, vouched: ObjectRef | None = None) -> ObjectRef:
+        """Keep bytes under a key that their format prescribes; returns what stands there then.
+
+        Whoever writes it must write the same bytes: unlike `data`, the key does not follow from
+        them. vouched: what a record says of the object already; where that is whole, it stays.
+        """
+        if vouched is not None and self.whole(vouched):
+            return vouched
+        self.objects.put(key, data)
+        return ObjectRef(key, hashlib.sha256(data).hexdigest(), len(data))
+
+    def read_bytes(self, ref: ObjectRef) -> bytes:
+        """An object as it was written; checked every time. Raises ObjectMissing, IntegrityError."""
+        return bytes(self._checked_buffer(ref))
+
+    def read_range(self, ref: ObjectRef, start: int, nbytes: int) -> bytes:
+        """A part of an object, which its sha256 cannot vouch for. Raises ObjectMissing."""
+        try:
+            return self.objects.get_range(ref.key, start, nbytes)
+        except ObjectMissing:
+            raise self._lost(ref) from None
+
     def read_array(self, ref: ObjectRef) -> Array:
         """An array as it was written, read-only; mapped from disk, except on memory://.
 
         Checked against its sha256 once per process. Raises ObjectMissing and IntegrityError.
         """
-        if not self.shared:
-            return npy_view(self._checked_buffer(ref))
-        return self._use(ref, _map_npy)
+        try:
+            if not self.shared:
+                return npy_view(self._checked_buffer(ref))
+            return self._use(ref, _map_npy)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise unreadable(self._where(ref), error) from None
 
     def read_table(self, ref: ObjectRef, columns: list[str] | None = None) -> pa.Table:
         """A table as it was written, or some of its columns; checked as `read_array` does."""
@@ -107,13 +137,19 @@ class Store:
             source: Any = pa.BufferReader(pa.py_buffer(self._checked_buffer(ref)))
         else:
             source = self._use(ref, lambda path: pa.memory_map(str(path)))
-        with source, pq.ParquetFile(source) as file:
-            # Threads belong to the engine: a task may not take all cores to decode.
-            return file.read(columns=columns, use_threads=False)
+        try:
+            with source, pq.ParquetFile(source) as file:
+                # Threads belong to the engine: a task may not take all cores to decode.
+                return file.read(columns=columns, use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise unreadable(self._where(ref), error) from None
 
     def read_json(self, ref: ObjectRef) -> Json:
         """A JSON value as it was written; checked every time, because it is small."""
-        return json.loads(bytes(self._checked_buffer(ref)))
+        try:
+            return json.loads(bytes(self._checked_buffer(ref)))
+        except (ValueError, RecursionError) as error:
+            raise unreadable(self._where(ref), error) from None
 
     def whole(self, ref: ObjectRef) -> bool:
         """Whether the object is there and undamaged: hashed where it is local, else by its size.
@@ -131,16 +167,11 @@ class Store:
 
     def write_record(self, fingerprint: str, task: str, value: dict[str, Json]) -> dict[str, Json]:
         """Record what a task left behind, unless it is recorded; returns the record that stands."""
-        data = json_bytes(value, what=f"the record of {task}")
-        stands: dict[str, Json] = json.loads(
-            self.objects.put_once(_record_key(fingerprint, task), data)
-        )
-        return stands
+        return self._create(_record_key(fingerprint, task), value, f"the record of {task}")
 
     def read_record(self, fingerprint: str, task: str) -> dict[str, Json] | None:
         """The record of a task, or None."""
-        value: dict[str, Json] | None = self._read_small(_record_key(fingerprint, task))
-        return value
+        return self._read_small(_record_key(fingerprint, task))
 
     def list_records(self, fingerprint: str) -> set[str]:
         """Tasks that seem to have a record. From a listing, so a hint: read the record itself."""
@@ -158,7 +189,7 @@ class Store:
         """
         key = _manifest_key(manifest.fingerprint)
         data = manifest.to_bytes()
-        stands = self.objects.put_once(key, data)
+        stands = sealed.create(self.objects, key, data)
         if stands == data:
             return manifest
         other = Manifest.from_bytes(stands, where=f"{self.uri}/{key}").to_json()
@@ -174,7 +205,7 @@ class Store:
         """The manifest committed under a fingerprint, or None."""
         key = _manifest_key(fingerprint)
         try:
-            data = self.objects.get(key)
+            data = sealed.fetch(self.objects, key)
         except ObjectMissing:
             return None
         return Manifest.from_bytes(data, where=f"{self.uri}/{key}")
@@ -207,16 +238,15 @@ class Store:
 
     def write_memo(self, key: str, value: Json) -> Json:
         """Keep a JSON value under any string, once; returns the one that stands."""
-        data = json_bytes({"key": key, "value": value}, what=f"the memo of {key}")
-        return json.loads(self.objects.put_once(_memo_key(key), data))["value"]
+        kept = {"key": key, "value": value}
+        return self._create(_memo_key(key), kept, f"the memo of {key}")["value"]
 
-    def lease(self, run_id: str, payload: dict[str, Json]) -> None:
-        """Say that a driver is at work on this run, and on what."""
-        self.objects.put(f"leases/{run_id}/driver.json", json_bytes(payload, what="the lease"))
+    def lease(self, run_id: str, payload: dict[str, Json]) -> AbstractContextManager[None]:
+        """While this lasts, a driver is at work on this run, and on what; `gc` heeds it.
 
-    def release(self, run_id: str) -> None:
-        """The driver has ended. A cancellation stays: tasks may still be running."""
-        self.objects.delete([f"leases/{run_id}/driver.json"])
+        A cancellation outlasts it: tasks may still be running. Waits while gc is removing.
+        """
+        return leases.driving(self.objects, run_id, payload)
 
     def cancel(self, run_id: str) -> None:
         """Ask the tasks of one run, and no other's, to stop."""
@@ -294,14 +324,15 @@ class Store:
             raise self._lost(ref) from None
 
     def _checked_buffer(self, ref: ObjectRef) -> memoryview:
-        try:
-            data = self.objects.buffer(ref.key)
-        except ObjectMissing:
-            raise self._lost(ref) from None
-        got = hashlib.sha256(data).hexdigest()
-        if got != ref.sha256:
-            raise damaged(self._where(ref), ref, got, len(data))
-        return data
+        for _ in range(sealed.READS):  # what was damaged on its way is whole the next time
+            try:
+                data = self.objects.buffer(ref.key)
+            except ObjectMissing:
+                raise self._lost(ref) from None
+            got = hashlib.sha256(data).hexdigest()
+            if got == ref.sha256:
+                return data
+        raise damaged(self._where(ref), ref, got, len(data))
 
     def _lost(self, ref: ObjectRef) -> ObjectMissing:
         return ObjectMissing(
@@ -312,16 +343,16 @@ class Store:
     def _where(self, ref: ObjectRef) -> str:
         return f"{self.uri}/{ref.key}"
 
-    def _read_small(self, key: str) -> Any:
+    def _create(self, key: str, value: dict[str, Json], what: str) -> dict[str, Json]:
+        stands = sealed.create(self.objects, key, sealed.seal(value, what=what))
+        return sealed.unseal(stands, where=f"{self.uri}/{key}")
+
+    def _read_small(self, key: str) -> dict[str, Json] | None:
         try:
-            return json.loads(self.objects.get(key))
+            data = sealed.fetch(self.objects, key)
         except ObjectMissing:
             return None
-        except ValueError as error:
-            raise IntegrityError(
-                f"{self.uri}/{key} is no JSON ({error}): it was cut short or overwritten. Delete it"
-                " and run the job again."
-            ) from error
+        return sealed.unseal(data, where=f"{self.uri}/{key}")
 
     def _fingerprint_of(self, name: str) -> str:
         if "://" in name:
@@ -366,7 +397,7 @@ def _map_npy(path: Path) -> Array:
             empty = np.empty(shape, dtype)
             empty.flags.writeable = False
             return empty
-        return np.memmap(file, dtype=dtype, mode="r", offset=begin, shape=shape)
+        return np.ndarray(shape, dtype, buffer=map_file(file), offset=begin)
 
 
 def _fingerprint(text: str) -> str:

@@ -10,6 +10,8 @@
     StoreContract   the same and more: records written once, nothing half visible, damage named
     EngineContract  order, failure, cancel and limits alike on every engine
 
+    fault_proxy     an S3 server's misbehaving twin: put it between your store and simdist
+
 Needs `pip install simdist[test]`. For asserts that show their values, put
 `pytest.register_assert_rewrite("simdist.testing")` into your conftest.py. May import anything of
 simdist but `report` and `cli`; nothing of simdist imports it. Each suite is imported when it is

@@ -244,10 +244,8 @@ class StoreContract(ObjectsContract):
         assert store.memo(key) == {"sha": 1}
 
     def test_a_run_is_cancelled_alone(self, store: Store) -> None:
-        store.lease("run-1", {"stage": "x"})
-        store.cancel("run-1")
-        store.release("run-1")
-        store.release("run-1")
+        with store.lease("run-1", {"stage": "x"}):
+            store.cancel("run-1")
         assert store.cancelled("run-1")
         assert not store.cancelled("run-2")
 

@@ -154,11 +154,11 @@ def test_what_is_stored_holds_no_credentials(s3_server: S3Server) -> None:
     store = open_store(s3_server.new_uri(), endpoint=s3_server.endpoint, **given)
     store.commit(Manifest("0" * 32, "stage", 1, {}, {}, 0, ()))
     store.name("graph", "0" * 32)
-    store.lease("run", {"stage": "x"})
-    for info in store.objects.list(""):
-        data = store.objects.get(info.key).decode()
-        assert s3_server.access_key not in data
-        assert s3_server.secret_key not in data
+    with store.lease("run", {"stage": "x"}):
+        for info in store.objects.list(""):
+            data = store.objects.get(info.key).decode()
+            assert s3_server.access_key not in data
+            assert s3_server.secret_key not in data
     assert store.dataset("graph").uri == f"{store.uri}/manifests/{'0' * 32}.json"
 
 
