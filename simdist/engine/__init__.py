@@ -14,6 +14,7 @@
                        │ transient, carry failures with their trace │
                        └───────────────────────────────────────────┘
         map_window(engine, calls)       tree_reduce(engine, refs, merge)            ops.py
+        a driver that waits looks at the cluster, and gives up in time          waiting.py
 
 Failures travel as values (`task.Failure`), so a task, the tasks that needed it, and the caller tell
 the same story on every engine: which key failed first, the original error, its traceback.

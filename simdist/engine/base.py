@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, ClassVar, NoReturn, Protocol
 
 from simdist.engine.memory import format_nbytes
+from simdist.engine.waiting import PATIENCE
 from simdist.errors import ConfigError, EngineError, PlanTooLarge
 from simdist.types import Array
 
@@ -58,6 +59,7 @@ class Engine(ABC):
     remote: True where tasks run in other processes, so that arguments are pickled and a
         `memory://` store cannot be seen.
     started_seconds: what it took to start or to connect, warm-up of the engine's own code included.
+    timeout: seconds without any task ending, after which a wait gives up that was told no other.
     """
 
     kind: ClassVar[str]
@@ -65,6 +67,7 @@ class Engine(ABC):
     workers: int
     memory: int
     started_seconds: float
+    timeout: float = PATIENCE.timeout
 
     @abstractmethod
     def submit(
@@ -88,13 +91,15 @@ class Engine(ABC):
     @abstractmethod
     def as_completed(self, refs: Iterable[Ref], *, timeout: float | None = None) -> Iterator[Ref]:
         """Refs in the order they end, failed ones included; EngineError past `timeout` seconds
-        without any of them ending."""
+        (by default the engine's) without any of them ending, and soon where the cluster is gone
+        or has no workers."""
 
     @abstractmethod
     def get(self, ref: Ref, *, timeout: float | None = None) -> Any:
         """The task's result; TaskFailed with the original error, or Cancelled.
 
         Where an upstream task failed, the TaskFailed is that task's, key and all: the root cause.
+        EngineError as with `as_completed`.
         """
 
     @abstractmethod
@@ -170,7 +175,7 @@ def no_timely_end(pending: Sequence[Ref], timeout: float, where: str) -> EngineE
     names = ", ".join(ref.key for ref in pending[:3]) + (", ..." if len(pending) > 3 else "")
     return EngineError(
         f"none of {len(pending)} tasks ({names}) ended within {timeout:g} s on {where}. "
-        "They may be stuck or waiting for workers: look at the cluster, or raise the timeout"
+        "They may be stuck or waiting for workers: look at the cluster, or raise engine.timeout"
     )
 
 

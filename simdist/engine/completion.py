@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from queue import Empty, SimpleQueue
 
 from simdist.engine.base import Ref, no_timely_end
+from simdist.engine.waiting import Deadline
 
 __all__ = ["Completion", "in_order_of_end"]
 
@@ -44,22 +45,42 @@ def in_order_of_end(
     refs: Iterable[Ref],
     completion: Callable[[Ref], Completion],
     *,
-    timeout: float | None,
+    timeout: float,
     where: str,
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[Ref]:
-    """Refs as they end; EngineError past `timeout` seconds without any of them ending."""
+    """Refs as they end; EngineError past `timeout` seconds without any of them ending.
+
+    check: called now and then while waiting; what it raises ends the wait.
+    """
     pending = {id(ref): ref for ref in refs}
     queue: SimpleQueue[Ref] = SimpleQueue()
     for ref in pending.values():
         completion(ref).watch(queue, ref)
     try:
         while pending:
-            try:
-                ref = queue.get(timeout=timeout)
-            except Empty:
-                raise no_timely_end(list(pending.values()), timeout or 0.0, where) from None
+            ref = _next(queue, pending, timeout=timeout, where=where, check=check)
             del pending[id(ref)]
             yield ref
     finally:
         for ref in pending.values():
             completion(ref).unwatch(queue)
+
+
+def _next(
+    queue: SimpleQueue[Ref],
+    pending: Mapping[int, Ref],
+    *,
+    timeout: float,
+    where: str,
+    check: Callable[[], None],
+) -> Ref:
+    deadline = Deadline(timeout)
+    while True:
+        try:
+            return queue.get(timeout=deadline.piece())
+        except Empty:
+            pass
+        check()
+        if deadline.passed:
+            raise no_timely_end(list(pending.values()), timeout, where)

@@ -18,17 +18,19 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from uuid import uuid4
 
 import cloudpickle  # type: ignore[import-untyped]
 import dask.config
 import distributed
 from distributed.client import FutureCancelledError
+from distributed.versions import VersionMismatchWarning
 
 from simdist.engine import threads
 from simdist.engine.base import Engine, Ref, Scratch, no_timely_end, refuse_nested
@@ -38,19 +40,31 @@ from simdist.engine.flags import Flags
 from simdist.engine.scratch import FileScratch
 from simdist.engine.task import Failure, Stored, Work, encode, import_all, run_packed, unpack
 from simdist.engine.versions import probe, refuse_differences
+from simdist.engine.waiting import (
+    LOOK_SECONDS,
+    PATIENCE,
+    Deadline,
+    Patience,
+    Watch,
+    bounded,
+)
 from simdist.errors import Cancelled, ConfigError, EngineError, TaskFailed
 from simdist.types import Array
 
 __all__ = ["DaskEngine"]
 
+T = TypeVar("T")
+
 START_SECONDS = 60.0
 CLOSE_SECONDS = 20.0
 
 # Two deaths within seconds of each other can leave a cluster with no nanny and tasks queued for
-# ever: give up on a lost worker late, on having no workers at all soon.
+# ever: give up on a lost worker late. The scheduler blames a death on every task that was sent to
+# the worker, running or not, so it has to be lenient: how often a task may take its worker along is
+# counted where it starts (`flags.py`).
 SETTINGS = {
     "distributed.deploy.lost-worker-timeout": "1h",
-    "distributed.scheduler.no-workers-timeout": "60s",
+    "distributed.scheduler.allowed-failures": 10,
     "distributed.nanny.environ": threads.environment(1),
     # Stack samples, event loop ticks and machine readings for a dashboard that is not there: idle,
     # they take a tenth of a cpu.
@@ -77,8 +91,14 @@ class DaskEngine(Engine):
         memory: int = 2 << 30,
         scratch: Scratch | None = None,
         retries: int = 2,
+        patience: Patience = PATIENCE,
+        tls: Mapping[str, str] | None = None,
     ) -> None:
         began = time.perf_counter()
+        self.timeout = patience.timeout
+        self._patience = patience
+        self._own = address is None
+        self._security = _security(tls) if tls else None
         self.memory = memory
         self._retries = retries
         self._scratch = scratch
@@ -90,9 +110,10 @@ class DaskEngine(Engine):
         try:
             self._address = address or self._start(workers or threads.cpus_here())
             self._client = self._connect()
+            self._watch = Watch(self._look, patience=patience, where=self.where)
             self.workers = self._meet(1 if workers is None or address else workers)
-            if address is None:
-                self._client.register_plugin(_IgnoreInterrupt(), name="simdist-ignore-interrupt")
+            if self._own:
+                self._register("ignore-interrupt", _IgnoreInterrupt())
             self.warm("simdist.engine.task", "numpy", "threadpoolctl")
         except BaseException:
             self._closing.close()
@@ -127,17 +148,23 @@ class DaskEngine(Engine):
         return Ref(key, Stored(self._scratch.save(array)))
 
     def as_completed(self, refs: Iterable[Ref], *, timeout: float | None = None) -> Iterator[Ref]:
-        return in_order_of_end(refs, _completion, timeout=timeout, where=self.where)
+        return in_order_of_end(
+            refs,
+            _completion,
+            timeout=self.timeout if timeout is None else timeout,
+            where=self.where,
+            check=self._watch.check,
+        )
 
     def get(self, ref: Ref, *, timeout: float | None = None) -> Any:
         if isinstance(ref.handle, Stored):
             return ref.handle.handle.load()
         if ref.handle.cancelled:
             raise Cancelled(f"task {ref.key} was cancelled")
+        for _ in self.as_completed([ref], timeout=timeout):
+            pass
         try:
-            packed = ref.handle.future.result(timeout=timeout)
-        except TimeoutError as error:
-            raise no_timely_end([ref], timeout or 0.0, self.where) from error
+            packed = self._fetch(ref, self.timeout if timeout is None else timeout)
         except FutureCancelledError as error:
             if self._client.status != "running":
                 raise EngineError(
@@ -165,13 +192,15 @@ class DaskEngine(Engine):
 
     def slots(self, *, nbytes: int = 0, cpus: int = 1) -> int:
         self._refuse_too_large("such a task", nbytes=nbytes, cpus=cpus, most_cpus=1)
+        if not self._own:
+            self._watch.check()  # workers come and go
         return self.workers
 
     def warm(self, *modules: str) -> float:
         began = time.perf_counter()
         self._refuse_closed("warm")
         # A plugin, so that a worker that replaces a dead one is warm as well.
-        self._client.register_plugin(_Warm(modules), name=f"simdist-warm-{'-'.join(modules)}")
+        self._register("-".join(("warm", *modules)), _Warm(modules))
         return time.perf_counter() - began
 
     def close(self) -> None:
@@ -189,7 +218,7 @@ class DaskEngine(Engine):
         self._closing.callback(shutil.rmtree, folder, ignore_errors=True)
         settings = {
             **SETTINGS,
-            "distributed.scheduler.allowed-failures": self._retries,
+            "distributed.scheduler.no-workers-timeout": f"{self._patience.workers}s",
             "temporary-directory": folder,
         }
         self._closing.enter_context(dask.config.set(settings))  # some are read while it runs
@@ -218,14 +247,29 @@ class DaskEngine(Engine):
         return str(cluster.scheduler_address)
 
     def _connect(self) -> distributed.Client:
-        try:
-            client = distributed.Client(
-                self._address, timeout=START_SECONDS, set_as_default=False, name="simdist"
+        security = self._security or distributed.Security()  # or what Dask's configuration names
+        # Dask would fail as well, and then wait for two minutes at exit.
+        if self._address.startswith("tls://") and not _certificates(security):
+            raise ConfigError(
+                f"{self._address} needs certificates: give engine.tls: {{ca: FILE, cert: FILE, "
+                "key: FILE}, or name them in Dask's own configuration (distributed.comm.tls)"
             )
+        try:
+            with warnings.catch_warnings():
+                # A warning, also where warnings are errors: `_meet` refuses what matters.
+                warnings.simplefilter("default", VersionMismatchWarning)
+                client = distributed.Client(
+                    self._address,
+                    timeout=START_SECONDS,
+                    set_as_default=False,
+                    name="simdist",
+                    security=security,
+                )
         except Exception as error:
             raise EngineError(
-                f"no Dask scheduler answered at {self._address} within {START_SECONDS:g} s: "
-                f"{error}. Check the address, and that the scheduler runs"
+                f"no Dask scheduler could be joined at {self._address}: {_reasons(error)}. Check "
+                "the address, that the scheduler runs, and that both sides use TLS (tls://, "
+                "engine.tls) with certificates of one authority, or neither"
             ) from error
         self._closing.callback(client.close, timeout=CLOSE_SECONDS)
         return client
@@ -233,21 +277,70 @@ class DaskEngine(Engine):
     def _meet(self, expected: int) -> int:
         """Wait for the workers, see what they are like; how many tasks they run at once."""
         try:
-            self._client.wait_for_workers(expected, timeout=START_SECONDS)
+            self._client.wait_for_workers(expected, timeout=self._patience.workers)
         except TimeoutError as error:
             raise EngineError(
-                f"{self.where} had no {expected} workers within {START_SECONDS:g} s: "
-                "start workers, or look at their logs"
+                f"{self.where} had no {expected} workers within {self._patience.workers:g} s: "
+                "start workers, look at their logs, or raise engine.wait_for_workers"
             ) from error
         flags = Flags()
         self._closing.callback(flags.close)
         look = probe(str(flags.folder))
-        answers = self._client.run(look)
+        answers = self._ask_workers(lambda: self._client.run(look))
         refuse_differences(look()[0], {name: found for name, (found, _) in answers.items()})
         if all(sees for _, sees in answers.values()):
             self._use_this_machine(flags)
-        running = self._client.scheduler_info(n_workers=-1)["workers"].values()
-        return sum(int(worker["nthreads"]) for worker in running)
+        self._look()
+        return self.workers
+
+    def _look(self) -> int:
+        """Threads of the workers that take tasks now; what `workers` says from then on."""
+        if self._client.status != "running":
+            raise ConnectionRefusedError(f"the connection is {self._client.status}")
+        found = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        threads_now = sum(int(w["nthreads"]) for w in found if w["status"] == "running")
+        if threads_now:
+            self.workers = threads_now
+        return threads_now
+
+    def _register(self, name: str, plugin: distributed.WorkerPlugin) -> None:
+        """On every worker, those that come later included, as long as this engine is open."""
+        name = f"simdist-{name}-{self._tag}"
+        if not self._own:
+            self._closing.callback(self._unregister, name)
+        self._ask_workers(lambda: self._client.register_plugin(plugin, name=name))
+
+    def _unregister(self, name: str) -> None:
+        """A scheduler keeps plugins for ever, and a worker without simdist could not even start."""
+        if self._client.status == "running":
+            with suppress(Exception):  # the cluster is going, or a worker is: so does the plugin
+                bounded(lambda: self._client.unregister_worker_plugin(name), seconds=CLOSE_SECONDS)
+
+    def _ask_workers(self, question: Callable[[], T]) -> T:
+        """Something that each worker has to answer; Dask itself would wait for ever."""
+        try:
+            return bounded(question, seconds=START_SECONDS)
+        except TimeoutError as error:
+            raise EngineError(
+                f"not all workers of {self.where} answered within {START_SECONDS:g} s: one may be "
+                "stopped or out of memory. Look at the cluster, and remove it"
+            ) from error
+
+    def _fetch(self, ref: Ref, timeout: float) -> bytes:
+        """The packed end of a task that has ended; computed again where its worker just died."""
+        deadline, longest = Deadline(timeout), LOOK_SECONDS
+        while True:
+            try:
+                packed: bytes = ref.handle.future.result(timeout=deadline.piece(longest))
+            except TimeoutError as error:
+                if ref.handle.future.status == "error":
+                    raise
+                self._watch.check()
+                if deadline.passed:
+                    raise no_timely_end([ref], timeout, self.where) from error
+                longest *= 2  # a large result starts again with each piece
+            else:
+                return packed
 
     def _use_this_machine(self, flags: Flags) -> None:
         """Workers see this machine's files: tasks may be cancelled and arrays put by files."""
@@ -262,14 +355,12 @@ class DaskEngine(Engine):
             raise EngineError(f"{what}: the engine on {self._address} is closed")
 
     def _broken(self, ref: Ref, error: Exception) -> TaskFailed:
-        if not isinstance(error, distributed.KilledWorker):
-            return Failure.of(ref.key, error).error()  # type: ignore[return-value]
-        key = str(error.task).rsplit("-", 2)[0]
-        cause = EngineError(
-            f"its worker died {self._retries + 1} times while running it, most likely for want of "
-            "memory: make its tasks smaller, or give workers more"
-        )
-        return TaskFailed(key, cause, f"EngineError: {cause}")
+        if isinstance(error, distributed.KilledWorker):
+            key = str(error.task).rsplit("-", 2)[0]
+            failure = Failure.deadly(key, times=error.allowed_failures + 1)
+        else:
+            failure = Failure.of(ref.key, error)
+        return failure.error()  # type: ignore[return-value]
 
 
 class _Pending(Completion):
@@ -305,6 +396,30 @@ class _Warm(distributed.WorkerPlugin):  # type: ignore[misc]
 
 def _on_worker(payload: bytes, *upstream: bytes) -> bytes:
     return run_packed(payload, upstream, dumps=cloudpickle.dumps)
+
+
+def _security(tls: Mapping[str, str]) -> distributed.Security:
+    return distributed.Security(
+        tls_ca_file=tls["ca"],
+        tls_client_cert=tls["cert"],
+        tls_client_key=tls["key"],
+        require_encryption=True,
+    )
+
+
+def _certificates(security: distributed.Security) -> bool:
+    return security.get_connection_args("client").get("ssl_context") is not None
+
+
+def _reasons(error: BaseException | None) -> str:
+    """An error and what caused it: Dask tells of the time that ran out, not of the certificate."""
+    told: list[str] = []
+    while error is not None:
+        text = str(error) or type(error).__name__
+        if not any(text in earlier for earlier in told):
+            told.append(text)
+        error = error.__cause__ or error.__context__
+    return "; ".join(told)
 
 
 def _completion(ref: Ref) -> Completion:

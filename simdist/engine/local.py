@@ -19,6 +19,7 @@ from simdist.engine.base import Engine, Ref, Scratch, refuse_nested
 from simdist.engine.completion import Completion, in_order_of_end
 from simdist.engine.task import Failure, Stored, attempt, cancelled, import_all
 from simdist.engine.threads import cpus_here
+from simdist.engine.waiting import PATIENCE, Patience
 from simdist.errors import EngineError
 from simdist.types import Array
 
@@ -33,6 +34,7 @@ class LocalEngine(Engine):
     workers: threads; by default the cpus this process may use.
     retries: further attempts after a transient error.
     scratch: where `put` leaves arrays; by default they stay in memory, not copied.
+    patience: how long to wait for any task to end.
     """
 
     kind: ClassVar[str] = "local"
@@ -45,8 +47,10 @@ class LocalEngine(Engine):
         memory: int = 2 << 30,
         scratch: Scratch | None = None,
         retries: int = 2,
+        patience: Patience = PATIENCE,
     ) -> None:
         self.workers = workers or cpus_here()
+        self.timeout = patience.timeout
         self.memory = memory
         self.started_seconds = 0.0
         self._scratch = scratch
@@ -93,7 +97,12 @@ class LocalEngine(Engine):
         return Ref(f"put-{self._puts}", Stored(_InMemory(view)))
 
     def as_completed(self, refs: Iterable[Ref], *, timeout: float | None = None) -> Iterator[Ref]:
-        return in_order_of_end(refs, _completion, timeout=timeout, where="the local engine")
+        return in_order_of_end(
+            refs,
+            _completion,
+            timeout=self.timeout if timeout is None else timeout,
+            where="the local engine",
+        )
 
     def get(self, ref: Ref, *, timeout: float | None = None) -> Any:
         if isinstance(ref.handle, Stored):

@@ -34,7 +34,7 @@ def map_window(
 
     calls: drawn lazily, so that a plan of a million tasks costs a window of memory.
     window: by default twice the slots of the next call: one running, one on its way to the worker.
-    timeout: seconds without any call ending before EngineError.
+    timeout: seconds without any call ending before EngineError; by default the engine's.
 
     The first failure cancels what is in flight and is raised (TaskFailed, Cancelled); leaving the
     iteration early cancels as well.

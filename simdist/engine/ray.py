@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading as std_threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cache
 from importlib.util import find_spec
@@ -39,7 +39,8 @@ from simdist.engine.flags import Flags
 from simdist.engine.scratch import FileScratch
 from simdist.engine.task import Failure, Stored, Work, encode, import_all, run_packed, unpack
 from simdist.engine.versions import probe, refuse_differences
-from simdist.errors import Cancelled, ConfigError, EngineError, TaskFailed
+from simdist.engine.waiting import PATIENCE, Deadline, Patience, Watch, bounded
+from simdist.errors import Cancelled, ConfigError, EngineError
 from simdist.types import Array
 
 TOKEN_FILE = Path.home() / ".ray" / "auth_token"  # where Ray looks when no variable names a token
@@ -92,8 +93,11 @@ class RayEngine(Engine):
         memory: int = 2 << 30,
         scratch: Scratch | None = None,
         retries: int = 2,
+        patience: Patience = PATIENCE,
     ) -> None:
         began = time.perf_counter()
+        self.timeout = patience.timeout
+        self._patience = patience
         self.memory = memory
         self._scratch = scratch
         self._retries = retries
@@ -101,14 +105,15 @@ class RayEngine(Engine):
         self._closing = ExitStack()
         self._closed = False
         self._flags: Flags | None = None
+        self._own = address is None
         self._address = address or "127.0.0.1"
         try:
             if address is None:
                 self._start(workers or threads.cpus_here())
             else:
                 self._connect(address)
-            self._nodes = self._meet()
-            self.workers = sum(self._nodes)
+            self._watch = Watch(self._look, patience=patience, where=self.where)
+            self._meet()
             self._run = ray.remote(max_retries=retries, retry_exceptions=False)(_on_worker)
             self.warm("simdist.engine.task", "numpy", "threadpoolctl")
         except BaseException:
@@ -143,14 +148,7 @@ class RayEngine(Engine):
         pending = {ref.handle.ref: ref for ref in unique if not _ended(ref)}
         while pending:
             self._refuse_closed("as_completed")
-            done, _ = ray.wait(list(pending), num_returns=1, timeout=timeout, fetch_local=False)
-            if not done:
-                raise no_timely_end(list(pending.values()), timeout or 0.0, self.where)
-            # What else has ended by now, at once: a wait per task would look at all of them again.
-            more, _ = ray.wait(
-                list(pending), num_returns=len(pending), timeout=0, fetch_local=False
-            )
-            for handle in dict.fromkeys([*done, *more]):
+            for handle in self._some(pending, self.timeout if timeout is None else timeout):
                 yield pending.pop(handle)
 
     def get(self, ref: Ref, *, timeout: float | None = None) -> Any:
@@ -159,13 +157,7 @@ class RayEngine(Engine):
         if ref.handle.cancelled:
             raise Cancelled(f"task {ref.key} was cancelled")
         self._refuse_closed(f"task {ref.key}")
-        try:
-            packed = ray.get(ref.handle.ref, timeout=timeout)
-        except failures.GetTimeoutError as error:
-            raise no_timely_end([ref], timeout or 0.0, self.where) from error
-        except failures.RayError as error:
-            raise self._broken(ref, error) from error
-        outcome = unpack(packed)
+        outcome = unpack(self._fetch(ref, self.timeout if timeout is None else timeout))
         if isinstance(outcome, Failure):
             raise outcome.error()
         return outcome
@@ -180,7 +172,9 @@ class RayEngine(Engine):
 
     def slots(self, *, nbytes: int = 0, cpus: int = 1) -> int:
         self._refuse_too_large("such a task", nbytes=nbytes, cpus=cpus, most_cpus=max(self._nodes))
-        return sum(node // cpus for node in self._nodes)
+        if not self._own:
+            self._watch.check()  # nodes come and go
+        return max(1, sum(node // cpus for node in self._nodes))
 
     def warm(self, *modules: str) -> float:
         began = time.perf_counter()
@@ -201,6 +195,62 @@ class RayEngine(Engine):
     def where(self) -> str:
         return self._address
 
+    def _some(self, pending: Mapping[Any, Ref], timeout: float) -> list[Any]:
+        """Handles of tasks that have ended: at least one, or EngineError."""
+        deadline = Deadline(timeout)
+        done: list[Any] = []
+        with self._lost_connection(), _as_raised():
+            while not done:
+                done, _ = ray.wait(
+                    list(pending), num_returns=1, timeout=deadline.piece(), fetch_local=False
+                )
+                if not done:
+                    self._watch.check()
+                    if deadline.passed:
+                        raise no_timely_end(list(pending.values()), timeout, self.where)
+            # What else has ended by now, at once: a wait per task would look at all of them again.
+            more, _ = ray.wait(
+                list(pending), num_returns=len(pending), timeout=0, fetch_local=False
+            )
+        return list(dict.fromkeys([*done, *more]))
+
+    def _fetch(self, ref: Ref, timeout: float) -> bytes:
+        """The packed end of a task."""
+        deadline = Deadline(timeout)
+        while True:
+            try:
+                with self._lost_connection(), _as_raised():
+                    packed: bytes = ray.get(ref.handle.ref, timeout=deadline.piece())
+            except failures.GetTimeoutError as error:
+                self._watch.check()
+                if deadline.passed:
+                    raise no_timely_end([ref], timeout, self.where) from error
+            except failures.RayError as error:
+                raise self._broken(ref, error) from error
+            else:
+                return packed
+
+    @contextmanager
+    def _lost_connection(self) -> Iterator[None]:
+        """The errors with which Ray's client tells that its server is gone, as one that helps."""
+        try:
+            yield
+        except ConnectionError as error:
+            raise EngineError(
+                f"the connection to {self.where} is lost: {error}. What has been recorded is kept: "
+                "bring the cluster back, and run again"
+            ) from error
+
+    def _look(self) -> int:
+        """Cpus of the nodes that live; what `workers` and `slots` say from then on."""
+        # A head that is gone would keep Ray asking for a minute, and then end this process.
+        _knock(self._head)
+        nodes = _living_cpus()
+        if nodes:
+            self._nodes = list(nodes.values())
+            self.workers = sum(self._nodes)
+        return sum(nodes.values())
+
     def _start(self, workers: int) -> None:
         if ray.is_initialized():
             raise EngineError(
@@ -213,7 +263,7 @@ class RayEngine(Engine):
         self._keep_sigterm()
         self._closing.callback(_shut_down, before)
         own = _own_environment()
-        with keep(own), _loopback_only():
+        with keep(own), _loopback_only(), _sigterm_stays():
             os.environ.update(own)
             try:
                 ray.init(
@@ -240,27 +290,34 @@ class RayEngine(Engine):
         switch = _loopback_only() if _is_loopback(address) else nullcontext()
         try:
             _knock(address)  # Ray itself would try for minutes
-            with switch:
+            with switch, _sigterm_stays():
                 ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
         except Exception as error:
             raise EngineError(
                 f"no Ray cluster could be joined at {address}: {error}. Check the address, that "
-                "Ray and Python have the same versions on both sides, and RAY_AUTH_MODE"
+                "Ray and Python have the same versions on both sides, and the token (engine.token, "
+                "RAY_AUTH_MODE)"
             ) from error
-        self._closing.callback(ray.shutdown)
+        self._closing.callback(_disconnect)
 
     def _keep_sigterm(self) -> None:
-        """`ray.init` takes SIGTERM for itself; `close` gives it back."""
+        """`ray.init` takes SIGTERM for itself; `close` gives it back. See `_sigterm_stays`."""
         if std_threading.current_thread() is std_threading.main_thread():
             self._closing.callback(signal.signal, signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
-    def _meet(self) -> list[int]:
-        """See what every node's workers are like; cpus of each node."""
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        cpus = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in nodes}
-        cpus = {node: number for node, number in cpus.items() if number}
-        if not cpus:
-            raise EngineError(f"{self.where} has no node with cpus: start Ray with --num-cpus")
+    def _meet(self) -> None:
+        """Wait for a node with cpus, and see what every node's workers are like."""
+        via_client = self._address.startswith("ray://")
+        self._head = self._address if via_client else ray.get_runtime_context().gcs_address
+        deadline = Deadline(self._patience.workers)
+        while not self._look():
+            if deadline.passed:
+                raise EngineError(
+                    f"{self.where} had no node with cpus within {self._patience.workers:g} s: "
+                    "start Ray with --num-cpus, add nodes, or raise engine.wait_for_workers"
+                )
+            time.sleep(deadline.piece(1.0))
+        cpus = _living_cpus()
         flags = Flags()
         self._closing.callback(flags.close)
         look = probe(str(flags.folder))
@@ -277,7 +334,6 @@ class RayEngine(Engine):
         refuse_differences(look()[0], versions)
         if all(sees for _, sees in answers):
             self._use_this_machine(flags)
-        return list(cpus.values())
 
     def _collect(self, handles: list[Any]) -> list[Any]:
         try:
@@ -306,11 +362,7 @@ class RayEngine(Engine):
     def _broken(self, ref: Ref, error: failures.RayError) -> EngineError:
         reason = getattr(error, "cause", None) or error
         if isinstance(reason, (failures.WorkerCrashedError, failures.NodeDiedError)):
-            cause = EngineError(
-                f"its worker died {self._retries + 1} times while running it or a task it needs, "
-                "most likely for want of memory: make its tasks smaller, or give workers more"
-            )
-            return TaskFailed(ref.key, cause, f"EngineError: {cause}")
+            return Failure.deadly(ref.key, times=self._retries + 1).error()
         return Failure.of(ref.key, error).error()
 
 
@@ -360,6 +412,28 @@ def _loopback_only() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
+@contextmanager
+def _sigterm_stays() -> Iterator[None]:
+    """What this program does on SIGTERM, where it does anything, it goes on doing while connected:
+    Ray's exit would end a flow run that is being cancelled as one that crashed."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before) and std_threading.current_thread() is std_threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _as_raised() -> Iterator[None]:
+    """What a signal's handler raised (Ctrl-C, a flow run's cancel) as it was raised: Ray's compiled
+    `wait` and `get` make a SystemError of it, "returned a result with an exception set"."""
+    try:
+        yield
+    except SystemError as error:
+        if error.__cause__ is None:
+            raise
+        raise error.__cause__ from None
+
+
 @cache
 def _folder() -> str:
     """For sockets, logs and spilled objects; one per process, since Ray remembers the first."""
@@ -380,12 +454,25 @@ def _shut_down(before: set[int]) -> None:
     They are listed first: once their parent is gone they are nobody's children.
     """
     mine = [p for p in psutil.Process().children(recursive=True) if _is_ray(p, before)]
-    ray.shutdown()
+    _disconnect()
     _, alive = psutil.wait_procs(mine, timeout=CLOSE_SECONDS)
     for process in alive:
         with suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(alive, timeout=CLOSE_SECONDS)
+
+
+def _disconnect() -> None:
+    """`ray.shutdown`, which does not come back where the head is gone."""
+    with suppress(TimeoutError):
+        bounded(ray.shutdown, seconds=CLOSE_SECONDS)
+
+
+def _living_cpus() -> dict[str, int]:
+    """Cpus of each node that has some, by its id."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    cpus = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in nodes}
+    return {node: number for node, number in cpus.items() if number}
 
 
 def _is_ray(process: psutil.Process, before: set[int]) -> bool:

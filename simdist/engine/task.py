@@ -14,6 +14,7 @@ a ValueError too); the death of a worker is the scheduler's to repair.
 from __future__ import annotations
 
 import importlib
+import json
 import pickle
 import time
 import traceback
@@ -21,12 +22,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from simdist.engine import flags, threads
+from simdist.engine import flags, threads, versions
 from simdist.engine.base import ArrayHandle, Ref
 from simdist.errors import (
     Cancelled,
     ConfigError,
     ConflictError,
+    EngineError,
     IntegrityError,
     ObjectMissing,
     SimdistError,
@@ -82,6 +84,15 @@ class Failure:
         inner = error.__traceback__.tb_next if error.__traceback__ else None
         return cls(key, error, "".join(traceback.format_exception(type(error), error, inner)))
 
+    @classmethod
+    def deadly(cls, key: str, *, times: int) -> Failure:
+        """The end of a task that takes its workers along."""
+        cause = EngineError(
+            f"its worker died {times} times while running it, most likely for want of memory: make "
+            "its tasks smaller, or give workers more"
+        )
+        return cls(key, cause, f"EngineError: {cause}")
+
     def error(self) -> TaskFailed | Cancelled:
         """What `Engine.get` raises: TaskFailed from its cause, or Cancelled where the task was."""
         if isinstance(self.cause, Cancelled):
@@ -103,6 +114,18 @@ class Work:
     cpus: int
     retries: int
     flag: str | None
+
+
+class Payload(bytes):
+    """A task in bytes. It may carry a store's keys, and schedulers log the arguments of a task that
+    they cannot run: it shows its size only."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<task payload, {len(self)} bytes>"
+
+    __str__ = __repr__
 
 
 def cancelled(key: str) -> Failure:
@@ -181,7 +204,7 @@ def encode(work: Work, *, dumps: Callable[[Any], bytes]) -> tuple[bytes, list[An
             args.append(Upstream(len(upstream)))
             upstream.append(arg.handle)
     try:
-        return dumps(replace(work, args=tuple(args))), upstream
+        pickled = dumps(replace(work, args=tuple(args)))
     except SimdistError:
         raise
     except Exception as error:
@@ -190,19 +213,36 @@ def encode(work: Work, *, dumps: Callable[[Any], bytes]) -> tuple[bytes, list[An
             "arguments must pickle: pass names, numbers and small values, and open files and "
             "clients inside the task"
         ) from error
+    head = {"key": work.key, "versions": versions.here()}
+    return Payload(json.dumps(head).encode() + b"\n" + pickled), upstream
 
 
 def run_packed(
     payload: bytes, upstream: Sequence[bytes], *, dumps: Callable[[Any], bytes]
 ) -> bytes:
-    """`attempt` in another process. upstream: the packed ends of the tasks it needs."""
-    work: Work = pickle.loads(payload)
-    args = [unpack(upstream[a.index]) if isinstance(a, Upstream) else a for a in work.args]
-    if flags.is_raised(work.flag):
-        outcome: Any = cancelled(work.key)
+    """`attempt` in another process. upstream: the packed ends of the tasks it needs.
+
+    Every task says which versions wrote it, in words that all versions read: a worker may have
+    joined since the engine connected.
+    """
+    end = payload.index(b"\n")
+    head = json.loads(payload[:end])
+    outcome: Any
+    if head["versions"] != versions.here():
+        outcome = Failure.of(head["key"], versions.joined_late(head["versions"]))
     else:
-        outcome = attempt(work.fn, args, key=work.key, cpus=work.cpus, retries=work.retries)
-    return pack(outcome, key=work.key, dumps=dumps)
+        outcome = _carry_out(pickle.loads(memoryview(payload)[end + 1 :]), upstream)
+    return pack(outcome, key=head["key"], dumps=dumps)
+
+
+def _carry_out(work: Work, upstream: Sequence[bytes]) -> Any:
+    if flags.is_raised(work.flag):
+        return cancelled(work.key)
+    with flags.starts(work.flag) as started:
+        if started > work.retries + 1:
+            return Failure.deadly(work.key, times=started - 1)
+        args = [unpack(upstream[a.index]) if isinstance(a, Upstream) else a for a in work.args]
+        return attempt(work.fn, args, key=work.key, cpus=work.cpus, retries=work.retries)
 
 
 def import_all(modules: Iterable[str]) -> float:

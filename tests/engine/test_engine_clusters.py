@@ -161,7 +161,7 @@ def test_a_process_has_one_ray_and_says_so(ray_engine):
 def test_an_address_where_nobody_answers_is_named(monkeypatch):
     monkeypatch.setattr("simdist.engine.dask.START_SECONDS", 0.5)
     with pytest.raises(
-        EngineError, match=r"no Dask scheduler answered at tcp://127.0.0.1:9 within"
+        EngineError, match=r"no Dask scheduler could be joined at tcp://127.0.0.1:9: .*Timed out"
     ):
         open_engine("tcp://127.0.0.1:9")
 
@@ -210,12 +210,12 @@ def test_dask_forgets_a_result_when_its_ref_goes(dask_engine):
 
 def test_dask_settings_last_as_long_as_the_engine():
     before = dask.config.get("distributed.deploy.lost-worker-timeout")
-    with open_engine("dask", workers=1, retries=4) as engine:
+    with open_engine({"kind": "dask", "workers": 1, "wait_for_workers": "90s"}) as engine:
         scheduler = {
             name: dask.config.get(f"distributed.scheduler.{name}")
             for name in ("no-workers-timeout", "allowed-failures")
         }
-        assert scheduler == {"no-workers-timeout": "60s", "allowed-failures": 4}
+        assert scheduler == {"no-workers-timeout": "90.0s", "allowed-failures": 10}
         assert dask.config.get("distributed.deploy.lost-worker-timeout") == "1h"
         assert engine.workers == 1
     assert dask.config.get("distributed.deploy.lost-worker-timeout") == before

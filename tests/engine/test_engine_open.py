@@ -1,14 +1,17 @@
 """What a person may write for an engine, and what they are told otherwise."""
 
+import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from simdist.engine import open_engine
 from simdist.engine.local import LocalEngine
 from simdist.engine.memory import format_nbytes, parse_nbytes
-from simdist.errors import ConfigError
+from simdist.engine.seconds import parse_seconds
+from simdist.errors import ConfigError, EngineError
 
 
 @pytest.mark.parametrize("spec", [None, "local", {"kind": "local"}, {}])
@@ -104,3 +107,62 @@ def test_memory_without_number_or_unit_is_refused(text):
 def test_memory_is_written_for_people():
     written = [format_nbytes(n) for n in (0, 1023, 1536, 300 << 20, 4 << 30, 5 << 40)]
     assert written == ["0 B", "1023 B", "1.5 KiB", "300 MiB", "4.0 GiB", "5.0 TiB"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("1.5 m", 90), ("1h", 3600), ("2d", 172800), (5, 5), (0.5, 0.5)],
+)
+def test_time_spans_are_read_with_their_unit(text, seconds):
+    assert parse_seconds(text, what="it") == seconds
+
+
+@pytest.mark.parametrize("text", ["", "h", "1", "-1s", "0s", 0, True, None, float("inf"), "1 week"])
+def test_time_spans_without_number_or_unit_are_refused(text):
+    with pytest.raises(ConfigError, match="it is"):
+        parse_seconds(text, what="it")
+
+
+def test_a_wait_that_was_told_no_timeout_takes_the_engines():
+    gate = threading.Event()
+    with open_engine({"kind": "local", "workers": 1, "timeout": 0.1}) as engine:
+        ref = engine.submit(gate.wait, 60, key="stuck")
+        with pytest.raises(EngineError, match=r"none of 1 tasks \(stuck\) ended within 0.1 s on"):
+            engine.get(ref)
+        with pytest.raises(EngineError, match=r"raise engine\.timeout"):
+            list(engine.as_completed([ref]))
+        gate.set()
+        assert engine.get(ref, timeout=60)
+
+
+SECRET = "-----BEGIN PRIVATE KEY-----\ncanary"
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"address": "tls://h:1", "tls": SECRET}, "engine.tls: expected {ca: FILE, cert: FILE"),
+        ({"address": "tls://h:1", "tls": {"ca": "x"}}, "engine.tls: expected {ca: FILE, cert"),
+        (
+            {"address": "tls://h:1", "tls": {"ca": os.devnull, "cert": os.devnull, "key": SECRET}},
+            "engine.tls.key: expected the path of a file, never what is in it",
+        ),
+        (
+            {"address": "tls://h:1", "tls": {"ca": "/no/ca.pem", "cert": "c", "key": "k"}},
+            "engine.tls.ca: cannot read '/no/ca.pem': No such file",
+        ),
+        (
+            {"address": "tcp://h:1", "tls": {"ca": "a", "cert": "c", "key": "k"}},
+            "engine.tls is for a Dask scheduler at tls://",
+        ),
+        ({"address": "ray://h:1", "token": SECRET}, "engine.token: expected {path: FILE}"),
+        ({"address": "ray://h:1", "token": {"path": "/no/t"}}, "cannot read '/no/t': No such"),
+        ({"address": "ray://h:1", "token": {"path": os.devnull}}, "is empty: expected the cl"),
+        ({"kind": "ray", "token": {"path": "t"}}, "engine.token is for a Ray cluster at an addr"),
+    ],
+)
+def test_credentials_are_files_and_errors_never_show_what_was_written(spec, message):
+    with pytest.raises(ConfigError) as caught:
+        open_engine(spec)
+    assert message in str(caught.value)
+    assert "canary" not in str(caught.value)
