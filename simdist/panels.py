@@ -11,6 +11,7 @@ import numpy as np
 from simdist.errors import InputError
 from simdist.measures.base import Measure, Prepared
 from simdist.partitions import block_rows
+from simdist.runner.resident import keep_within
 from simdist.store.datasets import Dataset, Shard
 from simdist.types import Array, Ids
 
@@ -53,6 +54,7 @@ class RowPanels:
         first, last = self.span(block)
         parts = []
         for shard, low, high in self._overlaps(first, last):
+            keep_within()
             parts.append(self._vectors(shard)[low:high])
         return self.measure.prepare(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
@@ -62,6 +64,7 @@ class RowPanels:
         for s, shard in enumerate(self.dataset.manifest.shards):
             low, high = np.searchsorted(rows, self.offsets[s : s + 2])
             if low < high:
+                keep_within()
                 parts.append(self._vectors(shard)[rows[low:high] - self.offsets[s]])
         return self.measure.prepare(np.concatenate(parts))
 

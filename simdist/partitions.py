@@ -28,12 +28,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from simdist.measures import Prepared, resolve
 from simdist.measures.base import Measure
+from simdist.runner.resident import keep_within
 from simdist.types import Array, Float32, Ids, Int32, ObjectRef
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
     from simdist.store.datasets import Dataset
 
 __all__ = [
+    "FANOUT",
     "SLICE",
+    "Blocked",
     "Partition",
     "as_surrogate",
     "block_rows",
@@ -55,6 +58,7 @@ __all__ = [
     "terms_of",
 ]
 
+FANOUT = 8  # nearest cells kept for each row: what a graph's last effort joins
 PARTITIONS_OPEN = 4  # kept mapped per process, so that tasks share them
 BLOCK_NBYTES = 32 << 20
 MIN_BLOCK_ROWS = 4096
@@ -89,6 +93,19 @@ def measure_surrogate(measure: Measure) -> Measure:
     """
     bounded = measure.traits.kind == "distance" or np.isfinite(measure.traits.high)
     return measure if measure.traits.gemm and bounded else resolve("sqeuclidean")
+
+
+class Blocked(Protocol):
+    """What a task's bytes follow from: a partition, or one that is only planned."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def block_rows(self) -> int: ...
+    @property
+    def measure(self) -> Measure: ...
 
 
 @dataclass(frozen=True)
@@ -162,6 +179,7 @@ class Partition:
         """Positions of the rows that have each cell among their `ranks` nearest, ascending."""
         found: list[list[Int32]] = [[] for _ in cells]
         for block in range(self.blocks):
+            keep_within()
             starts = self.array(block, "starts")
             low, high = starts[cells.start], starts[cells.stop]
             if low == high:
@@ -192,9 +210,15 @@ class Partition:
         return self._blocks("rows")
 
     def take(self, positions: Array) -> Prepared:
-        """Copies of the prepared rows at `positions`, in that order."""
-        terms = None if self.terms is None else self.terms.take(positions)
-        return Prepared(self.vectors.take(positions), terms)
+        """Copies of the prepared rows at `positions`, in that order, taken block by block: what
+        lies all over the data set must not stay mapped all at once."""
+        terms = None if self.terms is None else self.terms.take(positions, between=keep_within)
+        return Prepared(self.vectors.take(positions, between=keep_within), terms)
+
+    def mapped(self, block: int) -> Prepared:
+        """The prepared rows of a block, mapped once for all tasks of this process."""
+        terms = None if self.terms is None else self.terms.arrays[block]
+        return Prepared(self.vectors.arrays[block], terms)
 
     def _blocks(self, role: str) -> Blocks:
         from simdist.compiled.blocks import Blocks  # noqa: PLC0415 - numba only where rows are read

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simdist.recall import Recall, hits, interval, summary, tie_hits
+from simdist.recall import Look, Recall, enough, hits, interval, spent, summary, tie_hits
 from simdist.types import Float64
 
 K = 15
@@ -63,6 +64,41 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(name: str, sampled: i
         above += low > population.mean()
     assert covered >= 0.92 * trials
     assert above <= 0.055 * trials  # `recall=` promises the lower end: 2.5 % is what it costs
+
+
+@pytest.mark.parametrize("look", [Look(1, 0), Look(2, 0), Look(3, 1)], ids=str)
+@pytest.mark.parametrize("name", POPULATIONS)
+def test_a_look_lies_above_the_truth_no_more_often_than_its_share(name: str, look: Look):
+    rows, sampled, trials = 20_000, 1000, 1500
+    rng = np.random.default_rng([9, look.graph, look.size])
+    population = POPULATIONS[name](rng, rows)
+    values, counts = np.unique(population, return_counts=True)
+    drawn = rng.multivariate_hypergeometric(counts, sampled, trials, method="marginals")
+    above = 0
+    for sample in drawn:
+        low, _ = interval(np.repeat(values, sample), K, population=rows, look=look)
+        above += low > population.mean()
+    expected = trials * spent(look) / 2
+    assert above <= expected + 2.5 * np.sqrt(expected) + 1
+
+
+def test_later_graphs_and_larger_samples_are_looked_at_more_strictly():
+    shares = np.repeat([1.0, 0.6], [970, 30])
+    looks = [None, Look(1, 0), Look(2, 0), Look(2, 1), Look(9, 1)]
+    ends = [interval(shares, K, population=10**5, look=look) for look in looks]
+    assert all(a[0] > b[0] and a[1] < b[1] for a, b in pairwise(ends))
+
+
+def test_enough_rows_are_as_many_as_would_settle_the_question():
+    shares = np.tile(np.repeat([1.0, 14 / 15, 0.4], [90, 8, 2]), 10)
+    sizes, look = (1000, 2000, 4000, 8000, 16_000), Look(3, 0)
+    options = {"population": 10**6, "look": look, "sizes": sizes}
+    mean = float(shares.mean())
+    needed = [enough(shares, K, target=mean - gap, **options) for gap in (0.02, 0.006, 0.005, 0.0)]
+    assert needed == [1, 2, 3, None]  # never this look's own size: that did not pass
+    size = 2
+    like = np.tile(shares, sizes[size] // 1000)
+    assert interval(like, K, population=10**6, look=Look(3, size))[0] > mean - 0.006
 
 
 def test_a_sample_never_proves_perfection_however_large():
@@ -146,5 +182,9 @@ def test_a_summary_rounds_outwards_reads_well_and_survives_json():
     assert high <= found.high <= high + 1e-6
     assert found.p5 == pytest.approx(14 / 15, abs=1e-6)
     assert Recall.from_json(found.to_json()) == found
+    assert "looks" not in found.to_json()  # of many looks there were none
+    third = summary(shares, np.ones(1000), K, population=50_000, target=0.95, look=Look(3, 1))
+    assert third.looks == 3
+    assert Recall.from_json(third.to_json()) == third
     assert str(found).startswith("0.98")
     assert str(found).endswith("on 1000 rows")

@@ -1,14 +1,15 @@
 """Rows that lie in several memory-mapped blocks, read as one matrix.
 
 Cell order is cut into blocks of the same power-of-two number of rows, each an array of its own (a
-file under the worker's cache). A kernel that follows neighbour lists hops between blocks at random,
-so it takes the blocks' base addresses and finds row p at block p >> shift, offset p & mask. Nothing
-is copied, nothing as long as the data set is held: the pages come and go with the page cache.
+file under the worker's cache): row p lies in block p >> shift. Neighbour lists point everywhere,
+and whoever follows them at random soon has touched every file. So what is listed is visited block
+by block, and between two blocks the pages of those before can be let go: nothing as long as the
+data set is held.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +19,11 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from simdist.compiled.kernel import inlined
-from simdist.types import Array, Ids
+from simdist.compiled.assign import bucket_order
+from simdist.compiled.kernel import inlined, kernel
+from simdist.types import Array, Ids, Int32
 
-__all__ = ["Blocks", "row_address"]
+__all__ = ["Blocks", "float32_row", "prefetch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +49,29 @@ class Blocks:
         addresses = np.array([a.ctypes.data for a in arrays], dtype=np.int64)
         return cls(tuple(arrays), addresses, shift)
 
-    def take(self, positions: Array) -> Array:
-        """Copies of the rows at `positions` [m], in that order."""
+    def visits(self, positions: Array) -> Iterator[tuple[int, Ids]]:
+        """(block, places in `positions` [m] of the rows that lie in it), each block once,
+        ascending; places ascend too."""
+        order = np.empty(len(positions), np.int64)
+        starts = np.empty(len(self.arrays) + 1, np.int64)
+        bucket_order(positions >> self.shift, len(self.arrays), order, starts)
+        for block in np.flatnonzero(np.diff(starts)).tolist():
+            yield block, order[starts[block] : starts[block + 1]]
+
+    def take(self, positions: Array, *, between: Callable[[], None] | None = None) -> Array:
+        """Copies of the rows at `positions` [m], in that order; rows are whole 4-byte words.
+
+        between: called before each block is visited.
+        """
         first = self.arrays[0]
         out = np.empty((len(positions), *first.shape[1:]), dtype=first.dtype)
-        block = positions >> self.shift
-        order = np.argsort(block, kind="stable")
-        cuts = np.searchsorted(block[order], np.arange(len(self.arrays) + 1))
-        for b, array in enumerate(self.arrays):
-            chosen = order[cuts[b] : cuts[b + 1]]
-            if len(chosen):
-                out[chosen] = array[positions[chosen] - (b << self.shift)]
+        words = first[:1].nbytes // 4
+        where = np.require(positions, np.int64, ["C", "W", "A"])
+        for block, chosen in self.visits(where):
+            if between is not None:
+                between()
+            address = int(self.addresses[block]) - (block << self.shift) * 4 * words
+            _copy_rows(address, where, chosen, out.view(np.int32).reshape(len(out), words))
         return out
 
 
@@ -93,14 +107,6 @@ def prefetch(_context: Any, address: Any) -> Any:
 
 
 @inlined
-def row_address(addresses: Ids, shift: int, row_nbytes: int, position: int) -> int:
-    """Address of row `position` of a matrix cut into blocks."""
-    block = position >> shift
-    address: int = addresses[block] + (position - (block << shift)) * row_nbytes
-    return address
-
-
-@inlined
 def float32_row(address: int, length: int) -> Any:
     """The float32 values at an address."""
     return carray(_pointer(address), (length,), np.float32)
@@ -110,3 +116,12 @@ def float32_row(address: int, length: int) -> Any:
 def int32_row(address: int, length: int) -> Any:
     """The int32 values at an address."""
     return carray(_pointer(address), (length,), np.int32)
+
+
+@kernel
+def _copy_rows(address: int, positions: Ids, chosen: Ids, out: Int32) -> None:
+    """out[c] = the words of row positions[c] for every c in chosen. address: where row 0 would be,
+    were all blocks in one piece with this one."""
+    words = out.shape[1]
+    for place in chosen:
+        out[place, :] = int32_row(address + positions[place] * 4 * words, words)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simdist.compiled.blocks import float32_row, int32_row, prefetch, row_address
+from simdist.compiled.blocks import float32_row, prefetch
 from simdist.compiled.kernel import fast_kernel, inlined, kernel
 from simdist.types import Array, Float32, Ids, Int32
 
@@ -183,22 +183,14 @@ def link(
 
 
 @kernel
-def walk(
-    first: int,
-    last: int,
-    ids: Int32,
-    link_addresses: Ids,
-    link_width: int,
-    shift: int,
-    indptr: Ids,
-    found: Int32,
-) -> None:
-    """Candidates of rows first..last of cell order: who can be reached over two links, one of them
-    new, and is not in the row's list yet.
+def walk(first: int, ids: Int32, mine: Int32, theirs: Int32, indptr: Ids, found: Int32) -> None:
+    """Candidates of rows first, first + 1, ... of cell order: who can be reached over two links,
+    one of them new, and is not in the row's list yet.
 
-    ids: [last - first, w] the lists. link_addresses: blocks of the links of all rows, see `link`.
-    indptr: [last - first + 1] out. found: out, candidates of row first + r at
-    found[indptr[r]:indptr[r + 1]], each once; at most CANDIDATES of them.
+    ids: [m, w] the lists. mine: [m, l] the rows' links, see `link`; theirs: [m, l, l] the links of
+    the row that each of them leads to (anything where there is none).
+    indptr: [m + 1] out. found: out, candidates of row first + r at found[indptr[r]:indptr[r + 1]],
+    each once; at most CANDIDATES of them.
     """
     most = 1 + ids.shape[1] + CANDIDATES
     size = 4 * CANDIDATES
@@ -208,24 +200,22 @@ def walk(
     used = np.empty(most, np.int32)
     total = 0
     indptr[0] = 0
-    for r in range(last - first):
+    width = mine.shape[1]
+    for r in range(len(ids)):
         count = _mark(table, used, 0, first + r)
         for s in range(ids.shape[1]):
             if ids[r, s] >= 0:
                 count = _mark(table, used, count, ids[r, s])
         limit = total + CANDIDATES
-        mine = int32_row(row_address(link_addresses, shift, 4 * link_width, first + r), link_width)
-        for a in range(link_width):
-            if mine[a] == 0 or total == limit:
+        for a in range(width):
+            if mine[r, a] == 0 or total == limit:
                 break
-            j = abs(mine[a]) - 1
-            theirs = int32_row(row_address(link_addresses, shift, 4 * link_width, j), link_width)
-            for b in range(link_width):
-                if theirs[b] == 0 or total == limit:
+            for b in range(width):
+                if theirs[r, a, b] == 0 or total == limit:
                     break
-                if mine[a] > 0 and theirs[b] > 0:
+                if mine[r, a] > 0 and theirs[r, a, b] > 0:
                     continue
-                candidate = abs(theirs[b]) - 1
+                candidate = abs(theirs[r, a, b]) - 1
                 after = _mark(table, used, count, candidate)
                 if after > count:
                     found[total] = candidate
@@ -260,37 +250,36 @@ def _dot(a: Float32, b: Float32) -> np.float32:
 
 @fast_kernel
 def score(
-    first: int,
-    indptr: Ids,
+    chosen: Ids,
+    rows: Int32,
     found: Int32,
-    vector_addresses: Ids,
+    row_address: int,
+    row_terms: int,
+    column_address: int,
+    column_terms: int,
     dim: int,
-    term_addresses: Ids,
-    shift: int,
     keys: Float32,
 ) -> None:
-    """Nearness of every candidate to its row, in GEMM form: dot product and both terms.
+    """Nearness of some candidates to their rows, in GEMM form: dot product and both terms.
 
-    term_addresses is empty where terms are zero. keys: out, as long as indptr[-1].
+    chosen: which places of rows, found and keys, all [e]; keys: out. row_address, column_address:
+    where vector 0 would lie in the matrix that the rows are numbered in, and in that of the chosen
+    candidates; row_terms, column_terms likewise, 0 where terms are zero.
     """
-    has_terms = len(term_addresses) > 0
-    for r in range(len(indptr) - 1):
-        x = float32_row(row_address(vector_addresses, shift, 4 * dim, first + r), dim)
-        x_term = np.float32(0.0)
-        if has_terms:
-            x_term = float32_row(row_address(term_addresses, shift, 4, first + r), 1)[0]
-        stop = indptr[r + 1]
-        for e in range(indptr[r], stop):
-            if e + AHEAD < stop:  # the rows lie far apart: ask for one before it is its turn
-                ahead = row_address(vector_addresses, shift, 4 * dim, found[e + AHEAD])
-                for line in range(0, 4 * dim, 64):
-                    prefetch(ahead + line)
-            y = float32_row(row_address(vector_addresses, shift, 4 * dim, found[e]), dim)
-            key = _dot(x, y)
-            if has_terms:
-                term = float32_row(row_address(term_addresses, shift, 4, found[e]), 1)[0]
-                key = key + term + x_term
-            keys[e] = key
+    nbytes = 4 * dim
+    for c in range(len(chosen)):
+        e = chosen[c]
+        if c + AHEAD < len(chosen):  # the rows lie far apart: ask for one before it is its turn
+            ahead = column_address + nbytes * found[chosen[c + AHEAD]]
+            for line in range(0, nbytes, 64):
+                prefetch(ahead + line)
+        x = float32_row(row_address + nbytes * rows[e], dim)
+        y = float32_row(column_address + nbytes * found[e], dim)
+        key = _dot(x, y)
+        if row_terms != 0:
+            term = float32_row(column_terms + 4 * found[e], 1)[0]
+            key = key + term + float32_row(row_terms + 4 * rows[e], 1)[0]
+        keys[e] = key
 
 
 @kernel

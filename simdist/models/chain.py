@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from simdist.engine.base import Engine
-from simdist.errors import ConfigError
-from simdist.runner import Job, Listener, Stage, run
+from simdist.engine.memory import format_nbytes
+from simdist.errors import ConfigError, PlanTooLarge
+from simdist.runner import Job, Listener, Stage, committed, run
 from simdist.store.datasets import Dataset
 from simdist.store.store import Store
 
-__all__ = ["Link", "job_of", "run_link", "run_links"]
+__all__ = ["Link", "job_of", "refuse_too_large", "run_link", "run_links"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,41 @@ def job_of(link: Link, datasets: Mapping[str, Dataset]) -> Job:
     return Job(link.stage, link.config, inputs)
 
 
+def refuse_too_large(
+    links: Sequence[Link], datasets: Mapping[str, Dataset], *, store: Store, engine: Engine
+) -> None:
+    """PlanTooLarge before the first task, where a worker cannot hold the largest of any link's.
+
+    datasets: by the names that inputs use. What is committed already needs no memory. An import
+    knows its rows only when it has looked at its files: its tasks are refused then.
+    """
+    known = dict(datasets)
+    shapes: dict[str, tuple[int, int]] = {}
+    for link in links:
+        for name in set(link.inputs.values()) & set(known):
+            if "dim" in known[name].metrics:
+                shapes[name] = known[name].rows, int(known[name].metrics["dim"])
+        stands = None
+        if set(link.inputs.values()) <= set(known):
+            stands = committed(job_of(link, known), store)
+        if stands is not None:
+            known[link.name] = stands
+            continue
+        inputs = [shapes[name] for name in link.inputs.values() if name in shapes]
+        if not inputs:
+            continue
+        shapes[link.name] = rows, dim = max(inputs)
+        forecast = getattr(link.stage, "forecast", None)
+        nbytes = 0 if forecast is None else forecast(link.config, rows, dim).nbytes
+        if nbytes > engine.memory:
+            raise PlanTooLarge(
+                f"{link.stage.name} of {rows} rows of {dim} dimensions needs"
+                f" {format_nbytes(nbytes)} for its largest task; a worker of the {engine.kind}"
+                f" engine has {format_nbytes(engine.memory)}. Raise engine.memory to at least"
+                f" {math.ceil(nbytes / 2**20)}MiB; nothing has been computed."
+            )
+
+
 def run_link(
     link: Link,
     datasets: Mapping[str, Dataset],
@@ -44,7 +81,11 @@ def run_link(
     engine: Engine,
     listeners: Sequence[Listener] = (),
 ) -> Dataset:
-    """Bring one link to its committed dataset. datasets: by the names its inputs use."""
+    """Bring one link to its committed dataset. datasets: by the names its inputs use.
+
+    Raises PlanTooLarge before its first task where a worker cannot hold the largest of them.
+    """
+    refuse_too_large([link], datasets, store=store, engine=engine)
     return run(
         job_of(link, datasets), store=store, engine=engine, name=link.name, listeners=listeners
     )
@@ -60,6 +101,7 @@ def run_links(
 ) -> dict[str, Dataset]:
     """All links in order; the datasets given and made, by name."""
     found = dict(datasets)
+    refuse_too_large(links, datasets, store=store, engine=engine)
     for link in links:
         found[link.name] = run_link(link, found, store=store, engine=engine, listeners=listeners)
     return found

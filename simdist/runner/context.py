@@ -13,6 +13,7 @@ import numpy as np
 
 from simdist.errors import Cancelled, ObjectMissing
 from simdist.runner.plan import Record, Stage
+from simdist.runner.resident import keep_within
 from simdist.types import Array, Json, ObjectRef
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class JobSpec:
     """A job as it travels to a worker: small, because manifests and records are read there.
 
     inputs: role -> (store, fingerprint). rounds: name -> the object listing that round's records.
+    memory: bytes the tasks of one process may hold together; 0 where nobody says. It decides what
+        is let go in between, never what is computed.
     """
 
     stage: Stage
@@ -40,6 +43,7 @@ class JobSpec:
     run_id: str
     inputs: Mapping[str, tuple[Store, str]]
     rounds: Mapping[str, ObjectRef] = field(default_factory=dict)
+    memory: int = 0
 
 
 class Context:
@@ -86,7 +90,11 @@ class Context:
         return np.random.default_rng([self.config.seed, *words])
 
     def check(self) -> None:
-        """Cancelled where this run's driver has cancelled it; asks the store once a second."""
+        """To be called between tiles: lets go of pages of mapped files where they are too many.
+
+        Raises Cancelled where this run's driver has cancelled it; asks the store once a second.
+        """
+        keep_within()
         run_id = self.spec.run_id
         now = time.monotonic()
         if now >= _ask_next.get(run_id, -np.inf):

@@ -28,14 +28,13 @@ from simdist.runner.events import (
 )
 from simdist.runner.plan import Commit, Job, Record, Round, Task
 from simdist.runner.refusals import refuse_too_large, refuse_twice, refuse_unreachable
-from simdist.runner.standing import complete, recorded, refuse_lost
+from simdist.runner.resident import within
+from simdist.runner.standing import complete, recorded, refuse_lost, standing
 from simdist.store.datasets import Dataset, Manifest
 from simdist.store.store import Store
 from simdist.types import ObjectRef
 
 __all__ = ["committed", "run"]
-
-TASK_TIMEOUT = 3600.0  # seconds without any task ending: a cluster this silent is not coming back
 
 
 def run(
@@ -45,11 +44,12 @@ def run(
     engine: Engine,
     name: str = "",
     listeners: Sequence[Listener] = (),
-    timeout: float = TASK_TIMEOUT,
+    timeout: float | None = None,
 ) -> Dataset:
     """Bring a job to its committed dataset, doing only what has no record yet.
 
-    name: what people call this job in events. timeout: seconds without any task ending.
+    name: what people call this job in events. timeout: seconds without any task ending; by
+        default the engine's.
     listeners: told each event, in order, by the thread that called. One that raises is told no
         more, with a RuntimeWarning: what shows a run must not be able to end it.
     Raises the original error of a task that failed for a reason simdist knows (InputError,
@@ -82,8 +82,10 @@ def committed(job: Job, store: Store) -> Dataset | None:
     return None if manifest is None else Dataset(store, manifest)
 
 
-def _carry_out(job: Job, store: Store, engine: Engine, tell: Teller, timeout: float) -> Dataset:
-    """Rounds until the stage says commit; a driver that fails cancels its own running tasks."""
+def _carry_out(
+    job: Job, store: Store, engine: Engine, tell: Teller, timeout: float | None
+) -> Dataset:
+    """The rounds, under a lease; a driver that fails cancels its own running tasks."""
     fingerprint = job.fingerprint
     spec = JobSpec(
         stage=job.stage,
@@ -92,38 +94,49 @@ def _carry_out(job: Job, store: Store, engine: Engine, tell: Teller, timeout: fl
         fingerprint=fingerprint,
         run_id=uuid.uuid4().hex,
         inputs={role: (data.store, data.fingerprint) for role, data in job.inputs.items()},
+        memory=engine.memory,
     )
-    store.lease(spec.run_id, {"fingerprint": fingerprint, "stage": job.stage.name})
-    try:
-        rounds: dict[str, Sequence[Record]] = {}
-        known = store.list_records(fingerprint)
-        keys: set[str] = set()
-        while isinstance(step := job.stage.next(job, rounds, Context(spec)), Round):
-            if step.name in rounds:
-                raise ConfigError(f"stage {job.stage.name} asked for round {step.name!r} twice")
-            refuse_twice(step, keys, job.stage.name)
-            records, ref = _round(step, spec, known, engine, tell, timeout=timeout)
-            rounds[step.name] = records
-            spec = replace(spec, rounds={**spec.rounds, step.name: ref})
-        dataset = _commit(job, step, fingerprint, store)
-    except BaseException as error:
-        _give_up(spec, error)
-        raise
-    store.release(spec.run_id)
-    return dataset
+    with store.lease(spec.run_id, {"fingerprint": fingerprint, "stage": job.stage.name}):
+        try:
+            return _rounds(job, spec, engine, tell, timeout=timeout)
+        except BaseException as error:
+            _give_up(spec, error)
+            raise
+
+
+def _rounds(
+    job: Job, spec: JobSpec, engine: Engine, tell: Teller, *, timeout: float | None
+) -> Dataset:
+    """Rounds until the stage says commit."""
+    rounds: dict[str, Sequence[Record]] = {}
+    known = spec.store.list_records(spec.fingerprint)
+    keys: set[str] = set()
+    while isinstance(step := job.stage.next(job, rounds, Context(spec)), Round):
+        if step.name in rounds:
+            raise ConfigError(f"stage {job.stage.name} asked for round {step.name!r} twice")
+        refuse_twice(step, keys, job.stage.name)
+        records, ref = _round(step, spec, known, engine, tell, timeout=timeout)
+        rounds[step.name] = records
+        spec = replace(spec, rounds={**spec.rounds, step.name: ref})
+    return _commit(job, step, spec.fingerprint, spec.store)
 
 
 def _give_up(spec: JobSpec, error: BaseException) -> None:
     """Tell this run's tasks to stop; `error`, which ended it, stays the one that people see."""
     try:
         spec.store.cancel(spec.run_id)
-        spec.store.release(spec.run_id)
     except StoreError as failed:
         error.add_note(f"Tasks still running could not be told to stop: {failed}")
 
 
 def _round(
-    step: Round, spec: JobSpec, known: set[str], engine: Engine, tell: Teller, *, timeout: float
+    step: Round,
+    spec: JobSpec,
+    known: set[str],
+    engine: Engine,
+    tell: Teller,
+    *,
+    timeout: float | None,
 ) -> tuple[list[Record], ObjectRef]:
     """Records of a round in plan order, and the object that lists them for later rounds."""
     started = time.monotonic()
@@ -199,11 +212,19 @@ class TaskResult:
 
 
 def run_task(spec: JobSpec, task: Task) -> TaskResult:
-    """On a worker: compute the task and create its record once; the first record stands."""
+    """On a worker: compute the task and create its record once; the first record stands.
+
+    What has a record by now is not computed: the engine submits again what a worker had recorded
+    before it died, and a second driver may be faster.
+    """
     started, cpu = time.monotonic(), time.thread_time()
     context = Context(spec)
     context.check()
-    record = spec.stage.compute(context, task)
+    found = standing(spec, task)
+    if found is not None:
+        return TaskResult(found, time.monotonic() - started, time.thread_time() - cpu)
+    with within(spec.memory, task.nbytes, run_id=spec.run_id):
+        record = spec.stage.compute(context, task)
     stands = Record.from_json(spec.store.write_record(spec.fingerprint, task.key, record.to_json()))
     if stands.objects != record.objects:
         refuse_lost(spec, stands)

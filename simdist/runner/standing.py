@@ -14,7 +14,7 @@ from simdist.store.datasets import Dataset
 from simdist.store.store import Store
 from simdist.types import ObjectRef
 
-__all__ = ["complete", "recorded", "refuse_lost"]
+__all__ = ["complete", "recorded", "refuse_lost", "standing"]
 
 LOOKS_AT_ONCE = 16  # objects looked for side by side: on S3 the driver only waits
 
@@ -42,15 +42,9 @@ def complete(dataset: Dataset, tell: Listener) -> bool:
 def recorded(step: Round, spec: JobSpec, known: set[str], tell: Listener) -> dict[str, Record]:
     """Tasks of the round that an earlier run finished and whose objects are still whole."""
 
-    def look(task: Task) -> tuple[Record, ObjectRef | None] | None:
-        value = spec.store.read_record(spec.fingerprint, task.key)
-        if value is None:
-            return None
-        record = Record.from_json(value)
-        return record, _first_lost(spec.store, record)
-
     found: dict[str, Record] = {}
-    for seen in _side_by_side(look, [task for task in step.tasks if task.key in known]):
+    tasks = [task for task in step.tasks if task.key in known]
+    for seen in _side_by_side(lambda task: _look(spec, task), tasks):
         if seen is None:
             continue
         record, lost = seen
@@ -59,6 +53,13 @@ def recorded(step: Round, spec: JobSpec, known: set[str], tell: Listener) -> dic
         else:
             tell(RecordLost(spec.stage.name, record.task, lost.key))
     return found
+
+
+def standing(spec: JobSpec, task: Task) -> Record | None:
+    """The task's record, where it has one and its objects are whole. Costs one question to the
+    store where it has none."""
+    seen = _look(spec, task)
+    return None if seen is None or seen[1] is not None else seen[0]
 
 
 def refuse_lost(spec: JobSpec, stands: Record) -> None:
@@ -72,6 +73,15 @@ def refuse_lost(spec: JobSpec, stands: Record) -> None:
             " not deterministic, or ran with other package versions. Abandon the job (delete"
             f" {spec.store.uri}/records/{spec.fingerprint}/) and run it again."
         )
+
+
+def _look(spec: JobSpec, task: Task) -> tuple[Record, ObjectRef | None] | None:
+    """A task's record, and the first of its objects that is lost."""
+    value = spec.store.read_record(spec.fingerprint, task.key)
+    if value is None:
+        return None
+    record = Record.from_json(value)
+    return record, _first_lost(spec.store, record)
 
 
 def _first_lost(store: Store, record: Record) -> ObjectRef | None:

@@ -20,6 +20,7 @@ from simdist.errors import ConfigError, InputError
 from simdist.measures import Prepared, resolve
 from simdist.panels import refuse_zero_rows
 from simdist.partitions import (
+    FANOUT,
     SLICE,
     as_surrogate,
     block_rows,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["FANOUT", "PartitionConfig", "PartitionStage"]
 
 MOST_ROWS = 2**31 - 2  # positions and positions + 1 are int32
-FANOUT = 8  # nearest cells kept for each row: what a graph's last effort joins
+SHARD_NBYTES = 16 << 20  # of vectors in a shard at most, as they are imported
 FINE = 8  # fine leaders per cell: they order the rows within a cell
 
 
@@ -119,7 +120,11 @@ class PartitionStage:
         shape = Shape.of(config, rows, dim)
         return Forecast(
             tasks=2 * -(-rows // 8192) + 1 + shape.blocks,
-            nbytes=_gather_nbytes(shape),
+            nbytes=max(
+                _leaders_nbytes(shape),
+                _assign_nbytes(shape, min(rows, SHARD_NBYTES // (4 * dim) + 1)),
+                _gather_nbytes(shape),
+            ),
             flops=2.0 * rows * dim * (shape.cells + FINE),
             written=rows * (4 * dim + 8 + 13 * shape.fanout),
         )
@@ -151,13 +156,8 @@ def _story(source: Dataset, shape: Shape) -> Iterator[Round]:
             for s in range(len(shards))
         ),
     )
-    yield Round("leaders", (Task("leaders", "leaders", {}, 6 * leaders_nbytes + (1 << 20)),))
-    assign_nbytes = (
-        (3 * largest + 2 * shape.fine) * row_nbytes
-        + SLICE * shape.cells * 4
-        + largest * (8 * shape.fanout + 128)
-        + (1 << 20)
-    )
+    yield Round("leaders", (Task("leaders", "leaders", {}, _leaders_nbytes(shape)),))
+    assign_nbytes = _assign_nbytes(shape, largest)
     yield Round(
         "assign",
         tuple(
@@ -171,6 +171,20 @@ def _story(source: Dataset, shape: Shape) -> Iterator[Round]:
             Task(f"gather-{b:06d}", "gather", {"block": b}, _gather_nbytes(shape))
             for b in range(shape.blocks)
         ),
+    )
+
+
+def _leaders_nbytes(shape: Shape) -> int:
+    return 8 * 4 * shape.dim * shape.fine + (4 << 20)
+
+
+def _assign_nbytes(shape: Shape, largest: int) -> int:
+    """largest: rows of the largest shard."""
+    return (
+        (3 * largest + 2 * shape.fine) * 4 * shape.dim
+        + SLICE * shape.cells * 4
+        + largest * (8 * shape.fanout + 128)
+        + (1 << 20)
     )
 
 

@@ -9,16 +9,9 @@ import pytest
 from compiled.listing import blocked
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numba import njit
 
-from simdist.compiled.blocks import Blocks, float32_row, row_address
-from simdist.types import Array, Float32, Ids
-
-
-@njit
-def _read(addresses: Ids, shift: int, dim: int, positions: Ids, out: Float32) -> None:
-    for p in range(len(positions)):
-        out[p, :] = float32_row(row_address(addresses, shift, 4 * dim, positions[p]), dim)
+from simdist.compiled.blocks import Blocks
+from simdist.types import Array
 
 
 @settings(deadline=None)  # the first call compiles
@@ -34,9 +27,6 @@ def test_positions_are_found_across_blocks(seed: int, rows: int, shift: int, dim
     blocks = blocked(x, 1 << shift)
     positions = rng.integers(0, rows, 50)
     np.testing.assert_array_equal(blocks.take(positions), x[positions])
-    out = np.empty((50, dim), np.float32)
-    _read(blocks.addresses, blocks.shift, dim, positions, out)
-    np.testing.assert_array_equal(out, x[positions])
 
 
 def test_take_keeps_dtype_and_takes_vectors_of_numbers():
@@ -46,6 +36,17 @@ def test_take_keeps_dtype_and_takes_vectors_of_numbers():
     assert taken.dtype == np.int64
     assert taken.tolist() == [0, 9, 5, 5]
     assert blocks.take(np.empty(0, np.int64)).shape == (0,)
+
+
+def test_every_block_is_visited_once_whatever_the_order_of_positions():
+    blocks = blocked(np.arange(20, dtype=np.float32), 8)
+    positions = np.array([19, 1, 9, 0, 18])
+    visits = {block: places.tolist() for block, places in blocks.visits(positions)}
+    assert visits == {0: [1, 3], 1: [2], 2: [0, 4]}
+    calls: list[None] = []
+    blocks.take(positions, between=lambda: calls.append(None))
+    assert len(calls) == 3
+    assert list(blocks.visits(np.empty(0, np.int64))) == []
 
 
 def test_what_is_taken_is_a_copy():
@@ -64,9 +65,6 @@ def test_memory_mapped_blocks_are_read_where_they_lie(tmp_path: Path):
         mapped.append(np.load(path, mmap_mode="r"))
     blocks = Blocks.of(mapped, 16)
     positions = np.array([39, 0, 16, 15])
-    out = np.empty((4, 3), np.float32)
-    _read(blocks.addresses, blocks.shift, 3, positions, out)
-    np.testing.assert_array_equal(out, x[positions])
     np.testing.assert_array_equal(blocks.take(positions), x[positions])
 
 

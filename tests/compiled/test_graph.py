@@ -168,18 +168,20 @@ def test_links_are_neighbours_then_those_that_list_the_row_each_once(
         assert (links[row, len(expected) :] == 0).all()
 
 
+def theirs_of(mine: Array, links: Array) -> Array:
+    """The links of whoever each link leads to."""
+    return links[np.maximum(np.abs(mine) - 1, 0)]
+
+
 @settings(deadline=None)  # the first call compiles
-@given(graph=graphs(), shift=st.integers(0, 4))
-def test_walk_finds_everyone_over_two_links_one_of_them_new(
-    graph: tuple[Array, Array, int], shift: int
-):
+@given(graph=graphs())
+def test_walk_finds_everyone_over_two_links_one_of_them_new(graph: tuple[Array, Array, int]):
     ids, fresh, width = graph
     links = linked(ids, fresh, width)
-    blocks = blocked(links, 1 << shift)
     first, last = 1, len(ids)
     indptr = np.empty(last - first + 1, np.int64)
     found = np.empty((last - first) * CANDIDATES, np.int32)
-    walk(first, last, ids[first:], blocks.addresses, 2 * width, shift, indptr, found)
+    walk(first, ids[first:], links[first:], theirs_of(links[first:], links), indptr, found)
     for row in range(first, last):
         reached: list[int] = []
         for mine in links[row][links[row] != 0]:
@@ -203,14 +205,28 @@ def test_walk_stops_at_its_candidates_and_takes_lists_of_any_length(kept: int):
     known = rng.permutation(rows - 3)[: min(kept, 1000)] + 3
     ids[:, : len(known)] = known
     indptr, found = np.empty(4, np.int64), np.empty(3 * CANDIDATES, np.int32)
-    blocks = blocked(links, 1024)
-    walk(0, 3, ids, blocks.addresses, 2 * width, blocks.shift, indptr, found)
+    walk(0, ids, links[:3], theirs_of(links[:3], links), indptr, found)
     for row in range(3):
         mine = found[indptr[row] : indptr[row + 1]]
         assert len(mine) == CANDIDATES
         assert len(np.unique(mine)) == CANDIDATES
         assert not np.isin(mine, known).any()
         assert row not in mine
+
+
+def scored(
+    x: Array, terms: Array | None, rows: Array, found: Array, block_rows: int, keys: Array
+) -> None:
+    """Keys of listed pairs, block by block, as a join has them."""
+    vectors = blocked(x, block_rows)
+    no_terms = np.zeros(len(x), np.float32)
+    offsets = blocked(no_terms if terms is None else terms, block_rows)
+    own, own_terms = x.ctypes.data, 0 if terms is None else terms.ctypes.data
+    for block, chosen in vectors.visits(found):
+        first = block * block_rows
+        column = int(vectors.addresses[block]) - 4 * x.shape[1] * first
+        column_terms = 0 if terms is None else int(offsets.addresses[block]) - 4 * first
+        score(chosen, rows, found, own, own_terms, column, column_terms, x.shape[1], keys)
 
 
 @settings(deadline=None)  # the first call compiles
@@ -224,14 +240,9 @@ def test_score_is_the_dot_product_and_both_terms(seed: int, dim: int, shift: int
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((40, dim)).astype(np.float32)
     terms = rng.standard_normal(40).astype(np.float32)
-    first, counts = 7, rng.integers(0, 9, 20)
-    indptr = np.concatenate([[0], np.cumsum(counts)])
-    found = rng.integers(0, 40, indptr[-1]).astype(np.int32)
-    vectors, blocks = blocked(x, 1 << shift), blocked(terms, 1 << shift)
-    addresses = blocks.addresses if with_terms else np.empty(0, np.int64)
-    keys = np.empty(indptr[-1], np.float32)
-    score(first, indptr, found, vectors.addresses, dim, addresses, shift, keys)
-    rows = first + np.repeat(np.arange(20), counts)
+    rows, found = rng.integers(0, 40, (2, 100)).astype(np.int32)
+    keys = np.empty(100, np.float32)
+    scored(x, terms if with_terms else None, rows, found, 1 << shift, keys)
     expected = (x[rows].astype(np.float64) * x[found]).sum(axis=1)
     if with_terms:
         expected += terms[rows].astype(np.float64) + terms[found]
@@ -242,11 +253,9 @@ def test_equal_rows_score_equal_wherever_they_lie():
     rng = np.random.default_rng(3)
     kinds = rng.standard_normal((3, 53)).astype(np.float32)
     member = rng.integers(0, 3, 64)
-    blocks = blocked(kinds[member], 8)
-    indptr = 64 * np.arange(65)
-    found = np.tile(np.arange(64, dtype=np.int32), 64)
+    rows, found = (side.ravel().astype(np.int32) for side in np.indices((64, 64)))
     keys = np.empty(64 * 64, np.float32)
-    score(0, indptr, found, blocks.addresses, 53, np.empty(0, np.int64), blocks.shift, keys)
+    scored(kinds[member], None, rows, found, 8, keys)
     for i in range(3):
         for j in range(3):
             same = keys.reshape(64, 64)[np.ix_(member == i, member == j)]

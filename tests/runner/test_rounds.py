@@ -245,7 +245,7 @@ def test_two_drivers_at_once_commit_one_manifest_and_both_return_it(
     with ThreadPoolExecutor(2) as pool:
         one, two = pool.map(drive, range(2), timeout=120)
     assert one == two
-    assert set(script.ran().values()) == {2}  # both computed; each record was created once
+    assert set(script.ran().values()) <= {1, 2}  # what the other has recorded is not computed
     assert keys(store, "manifests") == [f"manifests/{one.fingerprint}.json"]
     assert keys(store, "leases") == []
     assert manifest_bytes(one) == manifest_bytes(

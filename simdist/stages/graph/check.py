@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simdist.partitions import Partition
-from simdist.recall import Recall, hits, summary, tie_hits
+from simdist.recall import Look, Recall, enough, hits, summary, tie_hits
 from simdist.runner.plan import Record, Round, Task
-from simdist.stages.graph.finish import ROWS_AT_ONCE, rerank, rerank_nbytes
+from simdist.stages.graph.finish import ROWS_AT_ONCE, rerank
+from simdist.stages.graph.forecast import SLACK, check_nbytes, truth_nbytes
 from simdist.stages.graph.lists import block_round
 from simdist.tiles import TopK, TopKState
 from simdist.tiles.exact import fold_exact, nearest, signed
-from simdist.tiles.memory import exact_memory, fold_memory, rerank_memory
 from simdist.types import Ids, Int32
 
 if TYPE_CHECKING:
@@ -29,20 +29,12 @@ if TYPE_CHECKING:
 
 __all__ = ["check_round", "compute_check", "compute_truth", "recall_of", "truth_round"]
 
-SLACK = 8  # candidates of a block beyond k: more make fewer rows doubtful
-
 
 def truth_round(
     name: str, partition: Partition, config: KnnGraphConfig, first: int, last: int
 ) -> Round:
     """Exact neighbours of sampled rows first..last of the draw."""
-    rows, dim, k = last - first, partition.dim, config.k
-    columns = min(partition.block_rows, partition.rows)
-    top = TopK(k + SLACK)
-    listed = rerank_memory(rows, columns, dim, k + SLACK, k).nbytes
-    redone = exact_memory(rows, columns, dim, k).nbytes
-    folded = fold_memory(partition.measure, top, rows, columns, dim).nbytes
-    nbytes = 12 * rows * (k + SLACK) + max(folded, listed, redone)
+    nbytes = truth_nbytes(partition, config, last - first)
     return block_round(name, "truth", partition, nbytes, {"first": first, "last": last})
 
 
@@ -52,12 +44,13 @@ def check_round(
     config: KnnGraphConfig,
     lists: str,
     truths: dict[str, list[int]],
+    look: Look,
 ) -> Round:
     """Recall of a round's lists. truths: name of a truth round -> [first, last] of the draw."""
     rows = max(last for _, last in truths.values())
-    keep = config.resolved.keep
-    nbytes = rows * (24 * config.k + 4 * keep) + rerank_nbytes(partition, keep)
-    return Round(name, (Task(name, "check", {"lists": lists, "truths": truths}, nbytes),))
+    nbytes = check_nbytes(partition, config, rows)
+    args = {"lists": lists, "truths": truths, "look": [look.graph, look.size]}
+    return Round(name, (Task(name, "check", args, nbytes),))
 
 
 def compute_truth(context: Context, task: Task) -> Record:
@@ -88,7 +81,8 @@ def compute_truth(context: Context, task: Task) -> Record:
 
 
 def compute_check(context: Context, task: Task) -> Record:
-    """Recall of the graph as it stands; the fact `recall` is a Recall as JSON."""
+    """Recall of the graph as it stands; the fact `recall` is a Recall as JSON, `enough` the size of
+    the sample (which of `sample_sizes`) that would make it pass, null where none would."""
     partition = Partition.of(context.inputs["partition"])
     config = context.config
     drawn = _drawn(context, partition)
@@ -109,14 +103,26 @@ def compute_check(context: Context, task: Task) -> Record:
             _, found, found_values = rerank(partition, rows[part], lists[part], config.k)
             shares.append(hits(found, truth.ids[part]))
             ties.append(tie_hits(found_values, values[part], larger_is_nearer=larger))
+    per_row, look = np.concatenate(shares), Look(*task.args["look"])
     recall = summary(
-        np.concatenate(shares),
+        per_row,
         np.concatenate(ties),
         config.k,
         population=partition.rows,
         target=config.recall,
+        look=None if config.recall is None else look,
     )
-    return Record(task.key, {}, {"recall": recall.to_json()})
+    facts = {"recall": recall.to_json(), "enough": None}
+    if config.recall is not None:
+        facts["enough"] = enough(
+            per_row,
+            config.k,
+            population=partition.rows,
+            target=config.recall,
+            look=look,
+            sizes=config.resolved.sample_sizes(partition.rows),
+        )
+    return Record(task.key, {}, facts)
 
 
 def recall_of(record: Record) -> Recall:

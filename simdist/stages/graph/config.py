@@ -23,8 +23,8 @@ class KnnParams:
     keep: candidates kept for each row, more than k.
     links: neighbours, and rows that list it, that a row offers to others in a join.
     joins: rounds of neighbours-of-neighbours before recall is first measured.
-    sample: rows whose exact neighbours measure recall; doubled while the interval straddles the
-        target, at most `sample_limit`.
+    sample: rows whose exact neighbours measure recall; doubled where that settles the question
+        more cheaply than more work on the graph, at most to `sample_limit`.
     """
 
     fanout: int | None = None
@@ -33,7 +33,7 @@ class KnnParams:
     keep: int | None = None
     links: int | None = None
     joins: int | None = None
-    sample: int = 1000
+    sample: int | None = None
     sample_limit: int = 8000
 
     def __post_init__(self) -> None:
@@ -58,7 +58,7 @@ class KnnParams:
             keep=keep,
             links=self.links or min(keep, max(12, k + k // 3)),
             joins=1 if self.joins is None else self.joins,
-            sample=self.sample,
+            sample=self.sample or (2000 if target > 0.98 else 1000),
             sample_limit=self.sample_limit,
         )
 
@@ -75,6 +75,14 @@ class Knobs:
     joins: int
     sample: int
     sample_limit: int
+
+    def sample_sizes(self, rows: int) -> tuple[int, ...]:
+        """How many of so many rows may be sampled, ascending: each twice the one before."""
+        limit = min(self.sample_limit, rows)
+        sizes = [min(self.sample, limit)]
+        while sizes[-1] < limit:
+            sizes.append(min(2 * sizes[-1], limit))
+        return tuple(sizes)
 
 
 def _whole(value: object) -> bool:

@@ -24,7 +24,13 @@ from simdist.partitions import block_rows
 from simdist.recall import Recall
 from simdist.runner.plan import Commit, Forecast, Job, Record, Round, Rounds, Task
 from simdist.stages.graph.config import KnnGraphConfig, refuse_too_few_rows
-from simdist.stages.graph.pairs import compute_diagonal, compute_pair, merged, pair_rounds
+from simdist.stages.graph.pairs import (
+    compute_diagonal,
+    compute_pair,
+    merged,
+    pair_nbytes,
+    pair_rounds,
+)
 from simdist.store.datasets import Shard
 from simdist.tiles import TopK, TopKState
 from simdist.tiles.exact import Reach, certify, fold_exact, rerank, signed
@@ -33,7 +39,7 @@ from simdist.tiles.memory import exact_memory
 if TYPE_CHECKING:
     from simdist.runner.context import Context
 
-__all__ = ["EXACT", "ExactKnnGraph", "certain", "exact_rounds", "exact_shards"]
+__all__ = ["EXACT", "ExactKnnGraph", "certain", "exact_nbytes", "exact_rounds", "exact_shards"]
 
 SLACK = 9  # candidates kept beyond k: more make fewer rows doubtful
 REDO_ROWS = 4096  # doubtful rows a task takes at once
@@ -67,22 +73,42 @@ class ExactKnnGraph:
         width = config.k + SLACK
         return Forecast(
             tasks=blocks * (blocks + 1) // 2 + 2 * blocks,
-            nbytes=4 * panel * (4 * dim + 12 * width) + (16 << 20),
+            nbytes=exact_nbytes(config.k, rows, dim),
             flops=float(rows) * rows * dim,
             written=rows * 12 * (blocks * width + 2 * config.k),
         )
+
+
+def exact_nbytes(k: int, rows: int, dim: int) -> int:
+    """No task of these rounds holds more, whichever rows of n are in doubt."""
+    panel = min(block_rows(rows, dim), rows)
+    return max(
+        pair_nbytes(panel, dim, k + SLACK),
+        _settle_nbytes(k, panel, rows, dim),
+        _redo_nbytes(k, panel, dim),
+        _finish_nbytes(k, panel),
+    )
+
+
+def _settle_nbytes(k: int, panel: int, rows: int, dim: int) -> int:
+    width = k + SLACK
+    gathered = min(ROWS_AT_ONCE * width, rows)
+    return panel * (30 * width + 40 * k + 4 * dim) + gathered * 12 * dim + (4 << 20)
+
+
+def _redo_nbytes(k: int, panel: int, dim: int) -> int:
+    return exact_memory(min(REDO_ROWS, panel), panel, dim, k).nbytes + 4 * dim * panel
+
+
+def _finish_nbytes(k: int, panel: int) -> int:
+    return panel * (64 * k + 64) + (1 << 20)
 
 
 def exact_rounds(config: KnnGraphConfig, panels: RowPanels, done: Rounds) -> Iterator[Round]:
     """The rounds in order. Past a `yield`, the round is committed: its facts are in `done`."""
     width = config.k + SLACK
     rows = min(panels.panel_rows, panels.rows)
-    gathered = min(ROWS_AT_ONCE * width, panels.rows)
-    settle_nbytes = (
-        rows * (30 * width + 40 * config.k + 4 * panels.dim)
-        + gathered * 12 * panels.dim
-        + (4 << 20)
-    )
+    settle_nbytes = _settle_nbytes(config.k, rows, panels.rows, panels.dim)
     each = range(panels.blocks)
     yield from pair_rounds("pairs", panels, width)
     yield Round(
@@ -90,8 +116,7 @@ def exact_rounds(config: KnnGraphConfig, panels: RowPanels, done: Rounds) -> Ite
         tuple(Task(f"settle-{p:06d}", "settle", {"panel": p}, settle_nbytes) for p in each),
     )
     doubtful = [int(record.facts["doubtful"]) for record in done["settle"]]
-    redone = exact_memory(min(REDO_ROWS, rows), rows, panels.dim, config.k)
-    redo_nbytes = redone.nbytes + 4 * panels.dim * rows
+    redo_nbytes = _redo_nbytes(config.k, rows, panels.dim)
     redo = tuple(
         Task(
             f"redo-{p:06d}-{first:08d}-{q:06d}",
@@ -105,7 +130,7 @@ def exact_rounds(config: KnnGraphConfig, panels: RowPanels, done: Rounds) -> Ite
     )
     if redo:
         yield Round("redo", redo)
-    finish_nbytes = rows * (64 * config.k + 64) + (1 << 20)
+    finish_nbytes = _finish_nbytes(config.k, rows)
     yield Round(
         "finish",
         tuple(

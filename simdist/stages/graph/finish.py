@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simdist.lists import graph_table, ids_of_rows
-from simdist.partitions import Partition
+from simdist.partitions import Blocked, Partition
 from simdist.runner.plan import Record, Task
-from simdist.stages.graph.lists import read_lists
+from simdist.runner.resident import keep_within
+from simdist.stages.graph.lists import gathered_nbytes, read_lists
 from simdist.types import Array, Float32, Ids, Int32
 
 if TYPE_CHECKING:
@@ -18,20 +19,23 @@ if TYPE_CHECKING:
 
 __all__ = ["ROWS_AT_ONCE", "compute_finish", "finish_nbytes", "rerank", "rerank_nbytes"]
 
-ROWS_AT_ONCE = 1024
+ROWS_AT_ONCE = 4096
 
 
-def finish_nbytes(partition: Partition, keep: int, k: int) -> int:
+def finish_nbytes(partition: Blocked, keep: int, k: int) -> int:
     """What a finish task holds at most: lists, one chunk's candidate rows, the table."""
     rows = min(partition.block_rows, partition.rows)
     return rows * (9 * keep + 48 * k + 128) + rerank_nbytes(partition, keep) + (4 << 20)
 
 
-def rerank_nbytes(partition: Partition, width: int) -> int:
-    """What `rerank` holds at most for one chunk of rows with lists of `width`."""
-    pairs = ROWS_AT_ONCE * width
-    gathered = min(pairs + ROWS_AT_ONCE, partition.rows + ROWS_AT_ONCE)
-    return gathered * 8 * (partition.dim + 1) + 80 * pairs
+def rerank_nbytes(partition: Blocked, width: int) -> int:
+    """What `rerank` holds at most for one chunk of rows with lists of `width`: their vectors, two
+    mapped blocks, the pairs, and what the measure gathers of them."""
+    rows = min(partition.block_rows, partition.rows)
+    own = min(ROWS_AT_ONCE, partition.rows)
+    pairs = own * width
+    vectors = 4 * (own + 2 * rows) * (partition.dim + 1)
+    return vectors + 60 * pairs + gathered_nbytes(partition.measure)
 
 
 def compute_finish(context: Context, task: Task) -> Record:
@@ -67,16 +71,17 @@ def rerank(
     from simdist.compiled.graph import sort_lists  # noqa: PLC0415 - numba only on workers
 
     measure = partition.measure
-    valid = candidates >= 0
-    distinct, where = np.unique(candidates[valid], return_inverse=True)
-    listed = np.repeat(np.arange(len(rows)), valid.sum(axis=1))
+    listed, slots = np.nonzero(candidates >= 0)
+    others = candidates[listed, slots]
     own = partition.take(rows)
-    found = measure.pairs_at(own, listed, partition.take(distinct), where)
     sign = np.float32(distance_sign(measure))
     distance = np.full(candidates.shape, np.inf, np.float32)
-    distance[valid] = sign * found
     numbers = np.full(candidates.shape, np.iinfo(np.int64).max)
-    numbers[valid] = partition.numbers.take(distinct)[where]
+    for block, chosen in partition.vectors.visits(others):
+        keep_within()
+        at, local = (listed[chosen], slots[chosen]), others[chosen] - partition.span(block)[0]
+        distance[at] = sign * measure.pairs_at(own, at[0], partition.mapped(block), local)
+        numbers[at] = partition.numbers.arrays[block][local]
     positions = np.array(candidates)
     sort_lists(distance, numbers, positions)
     return positions[:, :k], numbers[:, :k], sign * distance[:, :k]

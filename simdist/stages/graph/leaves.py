@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from simdist.measures.base import Measure
     from simdist.runner.context import Context
 
-__all__ = ["compute_leaves", "leaf_round"]
+__all__ = ["cell_cap", "compute_leaves", "leaf_goal", "leaf_nbytes", "leaf_round"]
 
 TASK_NBYTES = 64 << 20  # vectors a task reads, cell by cell
 TASKS_WANTED = 16  # enough to keep a few workers busy on small data
@@ -36,22 +36,13 @@ def leaf_round(name: str, partition: Partition, params: Knobs, ranks: int, level
 
     ranks: how many of a row's nearest cells it joins. level: makes splits differ between rounds.
     """
-    row_nbytes = 4 * partition.dim
-    cap = max(power_of_two(CELL_NBYTES // row_nbytes), 2 * params.leaf_rows)
+    cap = cell_cap(partition.dim, params)
     copies = np.asarray(partition.sizes)[:, :ranks].sum(axis=1)
-    goal = min(power_of_two(TASK_NBYTES // row_nbytes), max(int(copies.sum()) // TASKS_WANTED, 1))
+    goal = leaf_goal(int(copies.sum()), partition.dim)
     tasks = []
     for cells, part, parts, rows in _groups(copies, goal, cap):
         held = min(cap, int(copies[cells.start : cells.stop].max()))
-        leaf = min(params.leaf_rows, held)
-        leaders = max(2, 2 * held // params.leaf_rows)
-        nbytes = (
-            held * (4 * row_nbytes + 64)
-            + 4 * min(SLICE, held) * leaders
-            + FIRST_FANOUT * rows * (16 * params.leaf_neighbors + 40)
-            + 8 * leaf**2
-            + (1 << 20)
-        )
+        nbytes = leaf_nbytes(partition.dim, params, held=held, rows=rows)
         args: dict[str, Json] = {
             "first_cell": cells.start,
             "last_cell": cells.stop,
@@ -62,6 +53,30 @@ def leaf_round(name: str, partition: Partition, params: Knobs, ranks: int, level
         }
         tasks.append(Task(f"{name}-{cells.start:06d}-{part:04d}", "leaves", args, nbytes))
     return Round(name, tuple(tasks))
+
+
+def cell_cap(dim: int, params: Knobs) -> int:
+    """Rows of a cell that a task holds at once; larger cells are worked on in parts."""
+    return max(power_of_two(CELL_NBYTES // (4 * dim)), 2 * params.leaf_rows)
+
+
+def leaf_goal(copies: int, dim: int) -> int:
+    """Rows of a group of cells; copies: rows of all cells together."""
+    return min(power_of_two(TASK_NBYTES // (4 * dim)), max(copies // TASKS_WANTED, 1))
+
+
+def leaf_nbytes(dim: int, params: Knobs, *, held: int, rows: int) -> int:
+    """What a leaf task holds at most: its largest cell and the children being split off, one tile,
+    and what was found. held: rows of the largest cell; rows: of all its cells."""
+    leaf = min(params.leaf_rows, held)
+    leaders = max(2, 2 * held // params.leaf_rows)
+    return (
+        held * (16 * dim + 64)
+        + 4 * min(SLICE, held) * leaders
+        + FIRST_FANOUT * rows * (16 * params.leaf_neighbors + 40)
+        + 8 * leaf**2
+        + (1 << 20)
+    )
 
 
 def _groups(copies: Ids, goal: int, cap: int) -> Iterator[tuple[range, int, int, int]]:

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from simdist.partitions import Partition
+from simdist.measures.base import Measure
+from simdist.partitions import Blocked, Partition
 from simdist.runner.plan import Record, Round, Task
 from simdist.types import Array, Float32, Ids, Int32, Json, ObjectRef
 
 if TYPE_CHECKING:
+    from simdist.compiled.blocks import Blocks
+    from simdist.measures import Prepared
     from simdist.runner.context import Context
     from simdist.stages.graph.config import Knobs
 
@@ -27,13 +30,20 @@ __all__ = [
     "compute_join",
     "compute_links",
     "compute_merge",
+    "gathered_nbytes",
     "join_nbytes",
     "links_nbytes",
     "merge_nbytes",
     "write_lists",
 ]
 
-ROWS_AT_ONCE = 1024  # of a join: their candidates and scores stay in the cache
+PAIRS_AT_ONCE = 1 << 20  # found before any of them is scored: blocks are visited that often
+LINKS_NBYTES = 4 << 20  # of links, gathered for as many rows as that allows
+PAIR_NBYTES = 32  # row, candidate, key, and the order in which blocks are visited
+ENOUGH = 64  # rows that must fit before some more are walked
+VALUES_AT_ONCE = 1 << 16  # of a measure without a GEMM form
+GATHER_NBYTES = 64 << 20  # 16 MiB of both sides, and the same in float64
+LISTED_NBYTES = 8 << 20  # pairs as compiled kernels take them
 MOST_CANDIDATES = 2048  # of one row in one join: CANDIDATES of simdist.compiled.graph
 EDGE_NBYTES = 64  # an edge while edges are sorted by target and slot
 
@@ -59,36 +69,45 @@ def block_round(
     )
 
 
-def merge_nbytes(partition: Partition, params: Knobs, ranks: int) -> int:
+def merge_nbytes(partition: Blocked, params: Knobs, ranks: int) -> int:
     """What a merge task holds at most: lists as read, made and written, the entries of one leaf
-    task, and one chunk of lists rescored. ranks: how many cells each row joined."""
+    task, and its lists rescored. ranks: how many cells each row joined."""
     rows = min(partition.block_rows, partition.rows)
     entries = 2 * ranks * (12 * params.leaf_neighbors + 8)  # a row lies in two leaves of a cell
-    pairs = ROWS_AT_ONCE * params.keep
-    return rows * (60 * params.keep + entries) + _scored_nbytes(partition, pairs) + (1 << 20)
+    scored = _scored_nbytes(partition, rows * params.keep)
+    return rows * (60 * params.keep + entries) + scored + (1 << 20)
 
 
-def links_nbytes(partition: Partition, params: Knobs, width: int) -> int:
+def links_nbytes(partition: Blocked, params: Knobs, width: int) -> int:
     """What a links task holds at most: lists, edges while the nearest are chosen, the links."""
     rows = min(partition.block_rows, partition.rows)
     return rows * (10 * params.keep + 16 * width + 3 * width * EDGE_NBYTES) + (1 << 20)
 
 
-def join_nbytes(partition: Partition, params: Knobs, width: int) -> int:
-    """What a join task holds at most: lists as read, joined and written, and one chunk's
-    candidates. Vectors and other blocks' links are mapped, not held."""
+def join_nbytes(partition: Blocked, params: Knobs, width: int) -> int:
+    """What a join task holds at most: lists as read, joined and written, links of some rows'
+    neighbours, and candidates while they are scored. Other blocks are mapped one by one."""
     rows = min(partition.block_rows, partition.rows)
-    pairs = ROWS_AT_ONCE * min(MOST_CANDIDATES, (2 * width) ** 2)
-    found = 4 * ROWS_AT_ONCE * MOST_CANDIDATES
-    return rows * 60 * params.keep + found + _scored_nbytes(partition, pairs) + (1 << 20)
+    links = 3 * max(LINKS_NBYTES, 16 * width**2)
+    scored = _scored_nbytes(partition, rows * min(MOST_CANDIDATES, 4 * width**2))
+    return rows * (60 * params.keep + 8 * width) + links + scored + (1 << 20)
 
 
-def _scored_nbytes(partition: Partition, pairs: int) -> int:
-    """What `nearness_of_found` holds at most for so many pairs."""
-    if partition.measure.traits.gemm:
-        return 8 * pairs
-    gathered = min(pairs, partition.rows) + ROWS_AT_ONCE
-    return 64 * pairs + 4 * (partition.dim + 1) * gathered
+def _scored_nbytes(partition: Blocked, pairs: int) -> int:
+    """What `nearness_of_found` holds at most: two mapped blocks, and so many pairs."""
+    rows = min(partition.block_rows, partition.rows)
+    gathered = 0 if partition.measure.traits.gemm else gathered_nbytes(partition.measure)
+    held = PAIR_NBYTES * min(PAIRS_AT_ONCE, pairs) + 4 * MOST_CANDIDATES
+    return 8 * rows * (partition.dim + 1) + held + gathered
+
+
+def gathered_nbytes(measure: Measure) -> int:
+    """What values of listed pairs hold at most beside the pairs: a measure that only knows how to
+    compare row by row is given copies of both sides."""
+    inner = getattr(measure, "measure", None)
+    if isinstance(inner, Measure):  # scaled, squashed: what it makes of another measure's values
+        return gathered_nbytes(inner)
+    return LISTED_NBYTES if type(measure).pairs_at is not Measure.pairs_at else GATHER_NBYTES
 
 
 def compute_merge(context: Context, task: Task) -> Record:
@@ -143,13 +162,13 @@ def _rescored(
     from simdist.compiled.graph import insert_found  # noqa: PLC0415
 
     ids, keys = _empty_lists(*found.shape)
-    for start in range(0, len(found), ROWS_AT_ONCE):
-        context.check()
-        here = slice(start, start + ROWS_AT_ONCE)
+    step = max(1, PAIRS_AT_ONCE // found.shape[1])
+    for start in range(0, len(found), step):
+        here = slice(start, start + step)
         valid = found[here] >= 0
         indptr = np.concatenate([[0], np.cumsum(valid.sum(axis=1))])
         listed = found[here][valid]
-        scores = nearness_of_found(partition, first + start, indptr, listed)
+        scores = nearness_of_found(context, partition, first + start, indptr, listed)
         insert_found(indptr, listed, scores, ids[here], keys[here])
     return ids, keys
 
@@ -181,7 +200,7 @@ def compute_join(context: Context, task: Task) -> Record:
     width: of the links, both ways.
     """
     from simdist.compiled.blocks import Blocks  # noqa: PLC0415
-    from simdist.compiled.graph import CANDIDATES, insert_found, mark_fresh, walk  # noqa: PLC0415
+    from simdist.compiled.graph import insert_found, mark_fresh  # noqa: PLC0415
 
     partition = Partition.of(context.inputs["partition"])
     args = task.args
@@ -192,17 +211,15 @@ def compute_join(context: Context, task: Task) -> Record:
         partition.block_rows,
     )
     before = ids.copy()
-    found = np.empty(ROWS_AT_ONCE * CANDIDATES, np.int32)
-    scored = 0
-    for start in range(first, last, ROWS_AT_ONCE):
-        context.check()
-        stop = min(start + ROWS_AT_ONCE, last)
-        here = slice(start - first, stop - first)
-        indptr = np.empty(stop - start + 1, np.int64)
-        walk(start, stop, ids[here], links.addresses, 2 * args["width"], links.shift, indptr, found)
-        found_keys = nearness_of_found(partition, start, indptr, found)
+    found = np.empty(PAIRS_AT_ONCE, np.int32)
+    scored, start = 0, first
+    while start < last:
+        indptr = _walked(context, links, start, ids[start - first :], found)
+        here = slice(start - first, start - first + len(indptr) - 1)
+        found_keys = nearness_of_found(context, partition, start, indptr, found)
         insert_found(indptr, found, found_keys, ids[here], keys[here])
         scored += int(indptr[-1])
+        start += len(indptr) - 1
     fresh = np.empty(ids.shape, np.uint8)
     mark_fresh(before, before_fresh, args["width"], ids, fresh)
     objects = write_lists(context, partition, first, Lists(ids, keys, fresh))
@@ -210,24 +227,77 @@ def compute_join(context: Context, task: Task) -> Record:
     return Record(task.key, objects, facts)
 
 
-def nearness_of_found(partition: Partition, first: int, indptr: Ids, found: Int32) -> Float32:
+def _walked(context: Context, links: Blocks, first: int, ids: Int32, found: Int32) -> Ids:
+    """Candidates of as many rows from `first` on as `found` has room for; their indptr.
+
+    links: of all rows. ids: the lists of `first` and the rows after it.
+    """
+    from simdist.compiled.graph import CANDIDATES, walk  # noqa: PLC0415
+
+    block, local = first >> links.shift, first & ((1 << links.shift) - 1)
+    own = links.arrays[block][local:]
+    width = own.shape[1]
+    most = max(1, LINKS_NBYTES // (4 * width**2))
+    indptr = np.zeros(1, np.int64)
+    done = 0
+    while done < len(ids):
+        room = (len(found) - int(indptr[-1])) // CANDIDATES
+        rows = min(most, room, len(ids) - done)
+        if done and (room < ENOUGH or not rows):
+            break
+        mine = np.array(own[done : done + rows])
+        theirs = links.take(np.maximum(np.abs(mine.ravel()) - 1, 0), between=context.check)
+        part = np.empty(rows + 1, np.int64)
+        here = slice(done, done + rows)
+        walk(
+            first + done,
+            ids[here],
+            mine,
+            theirs.reshape(rows, width, width),
+            part,
+            found[indptr[-1] :],
+        )
+        indptr = np.concatenate([indptr, indptr[-1] + part[1:]])
+        done += rows
+    return indptr
+
+
+def nearness_of_found(
+    context: Context, partition: Partition, first: int, indptr: Ids, found: Int32
+) -> Float32:
     """Nearness of each candidate to its row: compiled where the measure has a GEMM form, else the
-    measure's own listed pairs, larger is nearer either way."""
+    measure's own listed pairs, larger is nearer either way.
+
+    first: position of the first row; all rows lie in its block. indptr, found: see `walk`.
+    """
     from simdist.compiled.graph import score  # noqa: PLC0415
 
     measure = partition.measure
-    if measure.traits.gemm:
-        keys = np.empty(int(indptr[-1]), np.float32)
-        vectors = partition.vectors
-        terms = np.empty(0, np.int64) if partition.terms is None else partition.terms.addresses
-        score(first, indptr, found, vectors.addresses, partition.dim, terms, vectors.shift, keys)
-        return keys
-    distinct, columns = np.unique(found[: indptr[-1]], return_inverse=True)
-    rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-    own = partition.take(np.arange(first, first + len(indptr) - 1))
-    values = measure.pairs_at(own, rows, partition.take(distinct), columns)
-    keys = values if measure.traits.kind == "similarity" else -values
-    return np.require(keys, np.float32, "C")  # a measure of one's own may return float64
+    found = found[: indptr[-1]]
+    rows = np.repeat(np.arange(len(indptr) - 1, dtype=np.int32), np.diff(indptr))
+    start, _ = partition.span(first // partition.block_rows)
+    rows += np.int32(first - start)
+    own = partition.mapped(first // partition.block_rows)
+    keys = np.empty(len(found), np.float32)
+    for block, chosen in partition.vectors.visits(found):
+        context.check()
+        others, offset = partition.mapped(block), partition.span(block)[0]
+        if measure.traits.gemm:
+            score(
+                chosen, rows, found, *_places(own, 0), *_places(others, offset), partition.dim, keys
+            )
+            continue
+        for cut in range(0, len(chosen), VALUES_AT_ONCE):
+            part = chosen[cut : cut + VALUES_AT_ONCE]
+            values = measure.pairs_at(own, rows[part], others, found[part] - offset)
+            keys[part] = values if measure.traits.kind == "similarity" else -values
+    return keys
+
+
+def _places(rows: Prepared, first: int) -> tuple[int, int]:
+    """Addresses where the vector and the term of position 0 would lie; no terms are at 0."""
+    vectors = rows.vectors.ctypes.data - first * rows.vectors.strides[0]
+    return vectors, 0 if rows.terms is None else rows.terms.ctypes.data - 4 * first
 
 
 def read_lists(context: Context, round_name: str, block: int) -> Lists:

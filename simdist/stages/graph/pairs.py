@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from simdist.measures.base import Measure, Prepared
     from simdist.runner.context import Context
 
-__all__ = ["Panels", "compute_diagonal", "compute_pair", "merged", "pair_rounds"]
+__all__ = ["Panels", "compute_diagonal", "compute_pair", "merged", "pair_nbytes", "pair_rounds"]
 
 
 class Panels(Protocol):
@@ -43,7 +43,7 @@ class Panels(Protocol):
 def pair_rounds(name: str, panels: Panels, width: int) -> Iterator[Round]:
     """Rounds `{name}-diagonal` and `name`, one task per block pair; width: columns kept per row."""
     first, last = panels.span(0)
-    nbytes = 4 * (last - first) * (4 * panels.dim + 12 * width) + (16 << 20)
+    nbytes = pair_nbytes(last - first, panels.dim, width)
     blocks = range(panels.blocks)
     yield Round(
         f"{name}-diagonal",
@@ -61,6 +61,11 @@ def pair_rounds(name: str, panels: Panels, width: int) -> Iterator[Round]:
             for b in blocks[a + 1 :]
         ),
     )
+
+
+def pair_nbytes(rows: int, dim: int, width: int) -> int:
+    """What a pair of panels of so many rows holds at most."""
+    return 4 * rows * (4 * dim + 12 * width) + (16 << 20)
 
 
 def compute_diagonal(context: Context, panels: Panels, task: Task) -> Record:

@@ -8,13 +8,15 @@ Effort rises in levels until the sampled recall passes; each level starts from t
     3  all pairs, as the exact stage does: recall 1, whatever the data
 
 Recall is measured after each join (the sampled rows' true neighbours are found once), and a level
-ends when it is reached or when the last join changed almost nothing.
+ends when it is reached or when the last join changed almost nothing. Before the next level begins,
+more rows are sampled where few more would do. The more graphs have been looked at, the surer a look
+must be: see simdist.recall.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -22,6 +24,7 @@ import numpy as np
 from simdist.measures import resolve
 from simdist.panels import RowPanels
 from simdist.partitions import Partition, block_rows
+from simdist.recall import Look
 from simdist.runner.plan import Commit, Forecast, Job, Record, Round, Rounds, Task
 from simdist.stages.graph.check import (
     check_round,
@@ -33,6 +36,7 @@ from simdist.stages.graph.check import (
 from simdist.stages.graph.config import KnnGraphConfig, refuse_too_few_rows
 from simdist.stages.graph.exact import EXACT, certain, exact_rounds, exact_shards
 from simdist.stages.graph.finish import compute_finish, finish_nbytes
+from simdist.stages.graph.forecast import largest_nbytes
 from simdist.stages.graph.leaves import compute_leaves, leaf_round
 from simdist.stages.graph.lists import (
     block_round,
@@ -53,13 +57,15 @@ __all__ = ["ApproximateKnnGraph"]
 
 SETTLED = 0.002  # share of neighbours the last join changed below which another is not worth it
 MOST_JOINS = 6  # of one level
+LAST_LEVEL = 2  # before all pairs
+WORTH_SAMPLING = 4000  # rows: finding the neighbours of more costs more than the next level's joins
 
 
 class ApproximateKnnGraph:
     """See the package docstring."""
 
     name: ClassVar[str] = "knn_graph"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     def next(self, job: Job, rounds: Rounds, context: Context) -> Round | Commit:
         """The first round of the story that is not committed yet; else the manifest."""
@@ -87,8 +93,7 @@ class ApproximateKnnGraph:
         lists = rows * params.keep * 9 * (1 + params.joins)
         return Forecast(
             tasks=blocks * (3 + 2 * params.joins) + 2 + copies * 2 * dim // (32 << 20),
-            nbytes=min(block_rows(rows, dim), rows) * (18 * params.keep + 40 * params.links)
-            + 4 * (16 << 20),
+            nbytes=largest_nbytes(config, rows, dim),
             flops=2.0 * dim * (copies * params.leaf_rows / 2 + joined + params.sample * rows),
             written=int(copies * params.leaf_neighbors * 8 + 2.5 * lists + rows * config.k * 12),
         )
@@ -105,11 +110,11 @@ class _Story:
 
     def rounds(self) -> Generator[Round, None, tuple[Recall, tuple[Shard, ...]]]:
         """Yields every round; returns the recall reached and the finished graph."""
-        lists = ""
-        for level in range(3):
+        lists, seen = "", _Seen()
+        for level in range(LAST_LEVEL + 1):
             if level != 1:
                 lists = yield from self._leaves(level, lists)
-            lists, recall = yield from self._improved(level, lists)
+            lists, recall = yield from self._improved(level, lists, seen)
             if recall.target is None or recall.low >= recall.target:
                 return recall, (yield from self._finished(lists))
         panels = RowPanels(self.vectors, self.partition.measure)
@@ -137,7 +142,9 @@ class _Story:
         yield block_round(f"merge-{level}", "merge", self.partition, nbytes, args)
         return f"merge-{level}"
 
-    def _improved(self, level: int, lists: str) -> Generator[Round, None, tuple[str, Recall]]:
+    def _improved(
+        self, level: int, lists: str, seen: _Seen
+    ) -> Generator[Round, None, tuple[str, Recall]]:
         """Joins, measured one by one, until the recall is reached or a join changes little."""
         params = self.config.resolved
         least, width = (params.joins, params.links) if level == 0 else (1, params.keep)
@@ -145,7 +152,8 @@ class _Story:
         while True:
             if number >= least:
                 over = number == MOST_JOINS or self._settled(lists)
-                recall = yield from self._measured(f"{level}-{number}", lists, closely=over)
+                most = self._most_sampled(level) if over else 0
+                recall = yield from self._measured(f"{level}-{number}", lists, seen, most)
                 if over or recall.target is None or recall.low >= recall.target:
                     return lists, recall
             number += 1
@@ -167,28 +175,53 @@ class _Story:
         changed = np.mean([float(record.facts["fresh"]) for record in self.done[lists]])
         return bool(changed < SETTLED)
 
-    def _measured(self, step: str, lists: str, *, closely: bool) -> Generator[Round, None, Recall]:
-        """Recall of the lists.
+    def _most_sampled(self, level: int) -> int:
+        """How many rows are worth sampling before the next level: all pairs cost more than any."""
+        return self.config.resolved.sample_limit if level == LAST_LEVEL else WORTH_SAMPLING
 
-        closely: where the interval straddles the target and the estimate is above it, sample more
-        rows; while another join would help, that is the work better spent.
+    def _measured(
+        self, step: str, lists: str, seen: _Seen, most: int
+    ) -> Generator[Round, None, Recall]:
+        """Recall of the lists, on the rows sampled so far, and on more where it does not pass and
+        up to `most` rows may show that it does.
+
+        While another join would help, that is the work better spent: `most` is 0 then.
         """
-        params = self.config.resolved
-        limit = min(params.sample_limit, self.partition.rows)
-        truths: dict[str, list[int]] = {}
-        first, last = 0, min(params.sample, limit)
+        sizes = self.config.resolved.sample_sizes(self.partition.rows)
+        seen.graphs += 1
         while True:
-            name = f"truth-{first}-{last}"
-            yield truth_round(name, self.partition, self.config, first, last)
-            truths[name] = [first, last]
-            check = f"check-{step}-{last}"
-            yield check_round(check, self.partition, self.config, lists, dict(truths))
-            recall = recall_of(self.done[check][0])
+            yield from self._truths(seen, sizes)
+            check = f"check-{step}-{sizes[seen.size]}"
+            look = Look(seen.graphs, seen.size)
+            yield check_round(check, self.partition, self.config, lists, dict(seen.truths), look)
+            record = self.done[check][0]
+            recall, enough = recall_of(record), record.facts["enough"]
+            size = len(sizes) - 1 if enough is None else enough
             target = recall.target
             straddles = target is not None and recall.low < target < recall.estimate
-            if not (closely and straddles and last < limit):
+            if not straddles or size == seen.size or sizes[size] > most:
                 return recall
-            first, last = last, min(2 * last, limit)
+            seen.size = size
+
+    def _truths(self, seen: _Seen, sizes: Sequence[int]) -> Iterator[Round]:
+        """Exact neighbours of the rows sampled by now, round by round of what each size adds."""
+        for first, last in zip((0, *sizes), sizes[: seen.size + 1], strict=False):
+            name = f"truth-{first}-{last}"
+            yield truth_round(name, self.partition, self.config, first, last)
+            seen.truths[name] = [first, last]
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What was looked at so far; it grows as the story is told, anew each time it is told.
+
+    graphs: how many. size: the sample's, by its place among `sample_sizes`. truths: rounds that
+    found the neighbours of sampled rows -> [first, last] of the draw.
+    """
+
+    graphs: int = 0
+    size: int = 0
+    truths: dict[str, list[int]] = field(default_factory=dict)
 
 
 def _manifest(

@@ -21,6 +21,7 @@ from urllib.parse import unquote
 
 from simdist import datasets
 from simdist.errors import InputError
+from simdist.store.pages import map_file
 from simdist.types import Json
 
 if TYPE_CHECKING:
@@ -136,9 +137,17 @@ def opened(source: Source, objects: Objects | None, *, mapped: bool = False) -> 
         file = objects.open(_key(source.uri))
     else:
         local = str(_local(source.uri))
-        file = pa.memory_map(local) if mapped and source.nbytes else pa.OSFile(local)
+        file = _mapped(local) if mapped and source.nbytes else pa.OSFile(local)
     with file:
         yield file
+
+
+def _mapped(path: str) -> Any:
+    """A file as Arrow reads it where it lies; its pages are dropped with those of stored arrays."""
+    import pyarrow as pa  # noqa: PLC0415 - a listing alone should not load Arrow
+
+    with open(path, "rb") as file:
+        return pa.BufferReader(pa.py_buffer(map_file(file)))
 
 
 def _bundled(path: str) -> Source:

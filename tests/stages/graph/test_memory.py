@@ -11,10 +11,14 @@ import pytest
 from stages.graph.nasty import duplicates, far_from_origin, graph_of, random
 
 from simdist import partitions
-from simdist.engine import Engine
+from simdist.engine import Engine, open_engine
+from simdist.errors import PlanTooLarge
+from simdist.models.knn import knn_graph
+from simdist.models.vectors import import_array
 from simdist.runner import Context, Record, Stage, Task
 from simdist.stages.graph import ApproximateKnnGraph, ExactKnnGraph, KnnParams
 from simdist.stages.partition import PartitionStage
+from simdist.store import open_store
 
 WEAK = KnnParams(fanout=1, links=2, joins=0, keep=15)
 SMALL = 1 << 20  # forecasts below this are constants, not formulas
@@ -40,6 +44,7 @@ JOBS: dict[str, tuple[Any, int, dict[str, Any]]] = {
 def held(one_thread: Engine) -> dict[str, list[tuple[str, int, int]]]:
     """For every kind of task: (job and task, peak bytes of numpy, bytes it had said)."""
     found: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
+    beyond: list[str] = []
     job = ""
 
     def measured(stage: type[Stage]) -> Any:
@@ -51,6 +56,10 @@ def held(one_thread: Engine) -> dict[str, list[tuple[str, int, int]]]:
             record = compute(self, context, task)
             _, peak = tracemalloc.get_traced_memory()
             found[task.kind].append((f"{job}: {task.key}", peak - before, task.nbytes))
+            vectors = context.inputs["vectors"]
+            largest = self.forecast(context.config, vectors.rows, int(vectors.metrics["dim"]))
+            if task.nbytes > largest.nbytes:
+                beyond.append(f"{job}: {task.key} says {task.nbytes}, its job {largest.nbytes}")
             return record
 
         return traced
@@ -65,6 +74,7 @@ def held(one_thread: Engine) -> dict[str, list[tuple[str, int, int]]]:
         for job, (x, k, options) in JOBS.items():  # noqa: B007 - read by `traced`
             graph_of(x(), k, engine=one_thread, **options)
         tracemalloc.stop()
+    assert not beyond, "\n".join(beyond)  # what is refused, is refused before the first task
     return found
 
 
@@ -94,3 +104,18 @@ def test_no_kind_of_task_says_several_times_what_it_holds(
         if nbytes > LOOSE * (peak + SMALL):
             loose.append(f"{kind}: at its tightest, {name} holds {peak} of {nbytes}")
     assert not loose, "\n".join(loose)
+
+
+def test_a_job_too_large_is_refused_before_its_first_task(one_thread: Engine):
+    store = open_store("memory://too-large")
+    vectors = import_array(random(3000, 64), store=store, engine=one_thread)
+    before = {info.key for info in store.objects.list("")}
+    with (
+        open_engine("local", workers=1, memory="6MiB") as engine,
+        pytest.raises(PlanTooLarge, match=r"needs [\d.]+ MiB .*has 6.0 MiB. Raise engine.memory"),
+    ):
+        knn_graph(vectors, 15, engine=engine)
+    assert {info.key for info in store.objects.list("")} == before
+    graph = knn_graph(vectors, 15, engine=one_thread)
+    with open_engine("local", workers=1, memory="6MiB") as engine:  # what stands needs no memory
+        assert knn_graph(vectors, 15, engine=engine).fingerprint == graph.fingerprint
