@@ -4,6 +4,7 @@
 
     graph = sd.knn_graph(x, k=15, measure="cosine", recall=0.95)    # on arrays
     hits  = sd.knn(queries, corpus, k=10, measure="cosine")
+    tiles = sd.similarity_tiles(x, dtype="float16")                 # the matrix itself, in Zarr
 
     store   = sd.open_store("s3://bucket/prefix")                   # on stored datasets
     vectors = sd.import_vectors("s3://lake/*.parquet", id="id", vector="embedding", store=store)
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from simdist.models.graphs import KnnGraph
     from simdist.models.knn import knn_graph
     from simdist.models.search import knn
+    from simdist.models.tiles import TilesDataset, similarity_tiles
     from simdist.models.vectors import import_vectors
     from simdist.stages.graph.config import KnnParams
     from simdist.store import Dataset, open_store
@@ -36,6 +38,7 @@ __all__ = [
     "KnnGraph",
     "KnnParams",
     "SimdistError",
+    "TilesDataset",
     "__version__",
     "datasets",
     "errors",
@@ -45,6 +48,7 @@ __all__ = [
     "measures",
     "open_engine",
     "open_store",
+    "similarity_tiles",
 ]
 
 _MODULES = ("datasets", "errors", "measures")
@@ -53,11 +57,13 @@ _HOMES = {
     "KnnGraph": "simdist.models.graphs",
     "KnnParams": "simdist.stages.graph.config",
     "SimdistError": "simdist.errors",
+    "TilesDataset": "simdist.models.tiles",
     "import_vectors": "simdist.models.vectors",
     "knn": "simdist.models.search",
     "knn_graph": "simdist.models.knn",
     "open_engine": "simdist.engine",
     "open_store": "simdist.store",
+    "similarity_tiles": "simdist.models.tiles",
 }
 
 

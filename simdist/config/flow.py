@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import graphlib
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import (
@@ -18,7 +19,9 @@ from pydantic import (
 )
 
 from simdist.engine import Engine, open_engine
+from simdist.engine.credentials import named_file, plain_address
 from simdist.engine.memory import parse_nbytes
+from simdist.engine.seconds import parse_seconds
 from simdist.errors import ConfigError
 from simdist.measures.resolve import resolve
 from simdist.store.store import Store, open_store
@@ -33,6 +36,7 @@ __all__ = [
     "FlowConfig",
     "InputConfig",
     "KnnGraphStep",
+    "SimilarityTilesStep",
     "Step",
     "StoreConfig",
     "links",
@@ -40,12 +44,43 @@ __all__ = [
 ]
 
 
-def _bytes(value: object) -> int:
+def _bytes(value: object, what: str = "memory") -> int:
     """`300MiB` and the like as a number, with pydantic's kind of error."""
     try:
-        return parse_nbytes(value, what="memory")  # type: ignore[arg-type]
+        return parse_nbytes(value, what=what)  # type: ignore[arg-type]
     except ConfigError as error:
         raise ValueError(str(error)) from error
+
+
+def _seconds(value: object) -> float:
+    """`10m` and the like as seconds, with pydantic's kind of error."""
+    try:
+        return parse_seconds(value, what="it")  # type: ignore[arg-type]
+    except ConfigError as error:
+        raise ValueError(str(error).removeprefix("it is ")) from error
+
+
+def _address(value: str) -> str:
+    """An address without a password, with pydantic's kind of error, which does not show it."""
+    try:
+        return plain_address(value, "it")
+    except ConfigError as error:
+        raise ValueError(str(error).removeprefix("it ")) from error
+
+
+def _file(value: object) -> str:
+    """A path, with pydantic's kind of error, which does not show what was written instead."""
+    try:
+        return named_file(value, "it")
+    except ConfigError as error:
+        raise ValueError(str(error).removeprefix("it: ")) from error
+
+
+def _files(value: object) -> object:
+    """A mapping; what else was written may be the secret itself, and is not shown."""
+    if value is not None and not isinstance(value, (dict, BaseModel)):
+        raise ValueError("expected a mapping to files, never what is in them")
+    return value
 
 
 def _measure(spec: str | dict[str, Any]) -> str | dict[str, Any]:
@@ -80,6 +115,10 @@ Count: TypeAlias = Annotated[int, Field(strict=True, ge=1)]
 Seed: TypeAlias = Annotated[int, Field(strict=True, ge=0)]
 Fraction: TypeAlias = Annotated[float, Field(strict=True, gt=0, lt=1)]
 Bytes: TypeAlias = Annotated[int, BeforeValidator(_bytes)]
+Address: TypeAlias = Annotated[Text, AfterValidator(_address)]
+Seconds: TypeAlias = Annotated[float, BeforeValidator(_seconds)]
+FilePath: TypeAlias = Annotated[str, BeforeValidator(_file)]
+Limit: TypeAlias = Annotated[int, BeforeValidator(partial(_bytes, what="max_nbytes"))]
 Params: TypeAlias = Annotated[dict[str, Any], AfterValidator(_params)]
 MeasureSpec: TypeAlias = Annotated[Text | dict[str, Any], AfterValidator(_measure)]
 
@@ -98,20 +137,44 @@ class StoreConfig(_Entry):
     region: Text | None = None
     profile: Text | None = None
     anonymous: bool | None = None
+    checksums: bool | None = None
+    patience: Annotated[float, Field(ge=0)] | None = None
 
     def open(self) -> Store:
         """The store; nothing is read or written yet."""
         return open_store(self.uri, **self.model_dump(exclude={"uri"}, exclude_none=True))
 
 
+class TlsConfig(_Entry):
+    """Certificates for a Dask scheduler at tls://: files in PEM."""
+
+    ca: FilePath
+    cert: FilePath
+    key: FilePath
+
+
+class TokenConfig(_Entry):
+    """The file with the token of a Ray cluster."""
+
+    path: FilePath
+
+
 class EngineConfig(_Entry):
-    """Where tasks run. `workers` and `memory` (per worker) never change what is computed."""
+    """Where tasks run. Nothing here changes what is computed.
+
+    memory: bytes per worker. timeout: seconds without any task ending. wait_for_workers: seconds
+    that a cluster may be without any.
+    """
 
     kind: Literal["local", "dask", "ray"] | None = None
-    address: Text | None = None
+    address: Address | None = None
     workers: Count | None = None
     memory: Bytes | None = None
     retries: Annotated[int, Field(strict=True, ge=0)] | None = None
+    timeout: Seconds | None = None
+    wait_for_workers: Seconds | None = None
+    tls: Annotated[TlsConfig | None, BeforeValidator(_files)] = None
+    token: Annotated[TokenConfig | None, BeforeValidator(_files)] = None
 
     def open(self, store: Store) -> Engine:
         """The engine, for `with`; arrays that are handed to it rest in `store`."""
@@ -128,10 +191,12 @@ class InputConfig(_Entry):
     vector: Text | None = None
     keep: tuple[Text, ...] = ()
 
-    def links(self, name: str) -> tuple[Link, ...]:
+    def links(self, name: str, *, store: Store | None = None) -> tuple[Link, ...]:
+        """The link that imports; `store` lends its endpoint and credentials to s3:// sources."""
         from simdist.models.vectors import import_link  # noqa: PLC0415 - config stays light
 
-        return (import_link(name, path=self.path, id=self.id, vector=self.vector, keep=self.keep),)
+        columns: dict[str, Any] = {"id": self.id, "vector": self.vector, "keep": self.keep}
+        return (import_link(name, path=self.path, store=store, **columns),)
 
 
 class Step(_Entry):
@@ -142,6 +207,10 @@ class Step(_Entry):
 
     stage: str
     of: Name
+
+    def sources(self) -> Mapping[str, str]:
+        """Inputs and steps that must be there before, by the key that names them."""
+        return {"of": self.of}
 
     @abstractmethod
     def links(self, name: str) -> tuple[Link, ...]:
@@ -178,8 +247,43 @@ class KnnGraphStep(Step):
         )
 
 
+class SimilarityTilesStep(Step):
+    """The whole matrix as a Zarr array: `of` against itself, or `against` other vectors. One over
+    `max_nbytes` is refused."""
+
+    takes: ClassVar[str] = "vectors"
+    gives: ClassVar[str] = "similarity_tiles"
+
+    stage: Literal["similarity_tiles"]
+    against: Name | None = None
+    measure: MeasureSpec = "cosine"
+    dtype: Literal["float32", "float16"] = "float32"
+    block: Count | None = None
+    max_nbytes: Limit | None = None
+
+    def sources(self) -> Mapping[str, str]:
+        return {"of": self.of} if self.against is None else {"of": self.of, "against": self.against}
+
+    def links(self, name: str) -> tuple[Link, ...]:
+        from simdist.models.tiles import tiles_link  # noqa: PLC0415 - config stays light
+
+        limit = {} if self.max_nbytes is None else {"max_nbytes": self.max_nbytes}
+        return (
+            tiles_link(
+                name,
+                self.of,
+                self.against,
+                measure=self.measure,
+                dtype=self.dtype,
+                block=self.block,
+                **limit,
+            ),
+        )
+
+
 STEPS: Mapping[str, type[Step]] = {
     "knn_graph": KnnGraphStep,
+    "similarity_tiles": SimilarityTilesStep,
 }
 
 
@@ -198,14 +302,17 @@ class FlowConfig(_Entry):
         return self.model_dump(mode="json", serialize_as_any=True)
 
 
-def links(flow: FlowConfig) -> tuple[Link, ...]:
-    """What to run, inputs first: each link's inputs name earlier links."""
+def links(flow: FlowConfig, *, store: Store | None = None) -> tuple[Link, ...]:
+    """What to run, inputs first: each link's inputs name earlier links.
+
+    store: the flow's own, where its endpoint and credentials are to reach s3:// inputs too.
+    """
     made: list[Link] = []
     for name, config in flow.inputs.items():
-        made += _made(config, f"inputs.{name}", name)
+        made += _made(partial(config.links, store=store), f"inputs.{name}", name)
     for name in graphlib.TopologicalSorter(needs(flow)).static_order():
         if name in flow.steps:
-            made += _made(flow.steps[name], f"steps.{name}", name)
+            made += _made(flow.steps[name].links, f"steps.{name}", name)
     names = [link.name for link in made]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(
@@ -216,11 +323,11 @@ def links(flow: FlowConfig) -> tuple[Link, ...]:
 
 def needs(flow: FlowConfig) -> dict[str, set[str]]:
     """For each step, the inputs and steps that must be there before it."""
-    return {name: {step.of} for name, step in flow.steps.items()}
+    return {name: set(step.sources().values()) for name, step in flow.steps.items()}
 
 
-def _made(config: InputConfig | Step, path: str, name: str) -> tuple[Link, ...]:
+def _made(make: Callable[[str], tuple[Link, ...]], path: str, name: str) -> tuple[Link, ...]:
     try:
-        return config.links(name)
+        return make(name)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error

@@ -43,19 +43,20 @@ def validated(tree: Mapping[str, Any]) -> tuple[FlowConfig | None, list[Problem]
 
 
 def wiring(flow: FlowConfig) -> Iterator[Problem]:
-    """`of:` names something, of the right kind, without going in circles; no name is used twice."""
+    """What a step is `of` (or `against`) is there, of the right kind, without going in circles."""
     there: dict[str, InputConfig | Step] = {**flow.inputs, **flow.steps}
     for name in flow.inputs.keys() & flow.steps.keys():
         yield Problem(("steps", name), f"{name!r} is the name of an input already; rename one")
         return  # what `of` means is unclear now
     for name, step in flow.steps.items():
-        source = there.get(step.of)
-        if source is None:
-            message = f"there is no input or step {step.of!r}{_nearest(step.of, there)}"
-            yield Problem(("steps", name, "of"), message)
-        elif source.gives != step.takes:
-            message = f"{step.of!r} is a {source.gives}; {step.stage} works on {step.takes}"
-            yield Problem(("steps", name, "of"), message)
+        for key, named in step.sources().items():
+            source = there.get(named)
+            if source is None:
+                message = f"there is no input or step {named!r}{_nearest(named, there)}"
+                yield Problem(("steps", name, key), message)
+            elif source.gives != step.takes:
+                message = f"{named!r} is a {source.gives}; {step.stage} works on {step.takes}"
+                yield Problem(("steps", name, key), message)
     try:
         graphlib.TopologicalSorter(needs(flow)).prepare()
     except graphlib.CycleError as error:

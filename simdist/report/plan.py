@@ -96,7 +96,7 @@ def plan_flow(flow: FlowConfig) -> PlannedFlow:
         store=store.uri,
         engine=flow.engine.address or flow.engine.kind or "local",
         memory=flow.engine.memory or parse_nbytes(WORKER_MEMORY),
-        steps=tuple(_steps(links(flow), store)),
+        steps=tuple(_steps(links(flow, store=store), store)),
     )
 
 
@@ -108,7 +108,10 @@ def _steps(chain: tuple[Link, ...], store: Store) -> Iterator[PlannedStep]:
         if isinstance(link.config, ImportConfig):
             cost: Forecast = import_forecast(link.config, it.rows, it.dim)
         else:
-            cost = stage.forecast(link.config, it.rows, it.dim)
+            # A stage that compares two sets needs the size of the second one too.
+            others = {role: known[name].rows for role, name in link.inputs.items()}
+            second = {"columns": others["columns"]} if "columns" in others else {}
+            cost = stage.forecast(link.config, it.rows, it.dim, **second)
         recorded = 0
         if it.dataset is None and it.fingerprint is not None:
             recorded = len(store.list_records(it.fingerprint))

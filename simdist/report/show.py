@@ -87,7 +87,7 @@ class Entry:
 def describe(dataset: Dataset) -> Description:
     """Everything `show` tells: manifest, lineage, and the schema of the first shard's objects."""
     manifest = dataset.manifest
-    roles = sorted({role for shard in dataset.shards for role in shard.objects})
+    roles = sorted({_part_of(role) for shard in dataset.shards for role in shard.objects})
     return Description(
         uri=dataset.uri,
         stage=dataset.stage,
@@ -101,9 +101,19 @@ def describe(dataset: Dataset) -> Description:
     )
 
 
-def _part(dataset: Dataset, role: str) -> Part:
-    refs = [shard.objects[role] for shard in dataset.shards if role in shard.objects]
-    return Part(role, _schema(dataset.store, refs[0]), len(refs), sum(ref.nbytes for ref in refs))
+def _part_of(role: str) -> str:
+    """The part that a role belongs to: `similarity/3` is one of many columns of `similarity`."""
+    return role.partition("/")[0]
+
+
+def _part(dataset: Dataset, part: str) -> Part:
+    refs = [
+        ref
+        for shard in dataset.shards
+        for role, ref in shard.objects.items()
+        if _part_of(role) == part
+    ]
+    return Part(part, _schema(dataset.store, refs[0]), len(refs), sum(ref.nbytes for ref in refs))
 
 
 def _schema(store: Store, ref: ObjectRef) -> tuple[tuple[str, str], ...]:

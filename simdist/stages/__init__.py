@@ -1,7 +1,8 @@
 """What a user can ask for: each stage turns datasets into one committed dataset.
 
     files ── import_vectors ──> vectors ──┬── partition ──> partition ──┐
-                                          └───────── knn_graph <────────┘ ──> knn_graph
+                                          ├───────── knn_graph <────────┘ ──> knn_graph
+                                          └──────── similarity_tiles ───────> the matrix, in Zarr
 
 A stage is pure (`simdist.runner.plan.Stage`): it says which tasks come next and computes one of
 them, and knows neither the engine, the workers nor the clock. Stages do not import one another:
