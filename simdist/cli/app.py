@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
@@ -213,8 +214,54 @@ def gc(
             f"{plural(report.kept, 'object')}, {format_nbytes(report.kept_nbytes)} in use;"
             f" {report.young:,} younger than {older_than}"
         )
+        for line in report.why:
+            tell.out.print(f"  kept: {line}", markup=False, soft_wrap=True)
         if report.keys and not report.deleted:
             tell.out.print("Nothing was removed: add --delete.")
+
+
+@app.command()
+def doctor(
+    uri: Annotated[str, typer.Argument(metavar="STORE", help="A path, file://, s3://, memory://.")],
+    *,
+    engine: EngineOption = None,
+    workers: Workers = None,
+    memory: Memory = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Is this object store fit for runs? And, with --engine, this engine? Exit code 5 if not."""
+    from simdist.engine import open_engine  # noqa: PLC0415 - other verbs need less
+    from simdist.report.doctor import (  # noqa: PLC0415
+        Checkup,
+        checkup,
+        print_finding,
+        print_verdict,
+    )
+
+    tell = Teller(json, debug)
+    with tell.errors():
+        store = open_store(uri)
+        opening = None
+        if engine is not None:
+            opening = partial(
+                open_engine,
+                engine,
+                workers=workers,
+                memory=memory or "2GiB",
+                scratch=store.scratch(),
+            )
+        findings = []
+        for finding in checkup(store, opening):
+            findings.append(finding)
+            if not json:
+                print_finding(finding, tell.out)
+        done = Checkup(store.uri, engine, tuple(findings))
+        if json:
+            tell.json(done.to_json())
+        else:
+            print_verdict(done, tell.out)
+        raise typer.Exit(0 if done.fit else IntegrityError.exit_code)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -255,8 +302,8 @@ def _carry_out(flow: FlowConfig, tell: Teller) -> Summary:
     from simdist.models.chain import run_link  # noqa: PLC0415 - so that `--help` is quick
     from simdist.report.summary import Timings, summarize  # noqa: PLC0415
 
-    chain = links(flow)
     store = flow.store.open()
+    chain = links(flow, store=store)
     timings = Timings()
     datasets: dict[str, Dataset] = {}
     names: dict[str, str] = {}

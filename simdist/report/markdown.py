@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from simdist.report.summary import Summary
 from simdist.report.terminal import headline, recall_sentence
-from simdist.report.words import count, duration, value
+from simdist.report.words import count, duration, plain, value
 
-__all__ = ["markdown"]
+__all__ = ["caption", "markdown"]
+
+
+def caption(summary: Summary) -> str:
+    """What came of it and how good it is, in two short sentences."""
+    graph = summary.graph
+    recall = recall_sentence(graph.metrics) if graph is not None else ""
+    return headline(summary) + (f". Recall {recall}." if recall else ".")
 
 
 def markdown(summary: Summary) -> str:
@@ -24,7 +31,12 @@ def markdown(summary: Summary) -> str:
     if summary.neighbors:
         lines += ["", "| | nearest |", "| --- | --- |"]
     for near in summary.neighbors:
-        others = ", ".join(f"`{name}` {value(number)}" for name, number in near.neighbors)
-        lines.append(f"| `{near.id}` | {others} |")
+        others = ", ".join(f"{_code(name)} {value(number)}" for name, number in near.neighbors)
+        lines.append(f"| {_code(near.id)} | {others} |")
     lines += [f"\n{note}" for note in summary.notes]
     return "\n".join(lines) + "\n"
+
+
+def _code(name: object) -> str:
+    """An id within a cell of a table, whatever it holds."""
+    return f"`{plain(name).replace('`', chr(39)).replace('|', chr(92) + '|')}`"

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from simdist.report.neighbors import Neighborhood
 from simdist.report.summary import StepSummary, Summary
-from simdist.report.words import count, duration, plural, value
+from simdist.report.words import count, duration, plain, plural, value
 from simdist.types import Json
 
 __all__ = ["columns", "headline", "indented", "print_summary", "recall_sentence", "show"]
@@ -168,9 +168,11 @@ def _neighbors(neighborhoods: tuple[Neighborhood, ...], width: int) -> Table:
     table.header_style = "cyan"
     room = max(6, width // len(neighborhoods) - 9)  # a value and two gaps beside each name
     for near in neighborhoods:
-        table.add_column(str(near.id), overflow="ellipsis", no_wrap=True, max_width=room)
+        table.add_column(Text(plain(near.id)), overflow="ellipsis", no_wrap=True, max_width=room)
         table.add_column("", style="dim", no_wrap=True, min_width=5)
     for rank in zip_longest(*(near.neighbors for near in neighborhoods), fillvalue=("", None)):
-        cells = ((str(name), "" if number is None else value(number)) for name, number in rank)
+        cells = (
+            (Text(plain(name)), "" if number is None else value(number)) for name, number in rank
+        )
         table.add_row(*(text for cell in cells for text in cell))
     return table

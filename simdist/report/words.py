@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["count", "duration", "plural", "value"]
+__all__ = ["count", "duration", "plain", "plural", "value"]
 
 
 def duration(seconds: float) -> str:
@@ -25,6 +25,13 @@ def count(number: int) -> str:
 def plural(number: int, noun: str) -> str:
     """`1 task`, `12,000 tasks`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def plain(text: object) -> str:
+    """An id as it may be shown: data can hold anything, a terminal's escape codes for one."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text)
+    )
 
 
 def value(number: float) -> str:
