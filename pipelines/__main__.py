@@ -50,9 +50,11 @@ def main(
                 api.wait()
             tell.err.print(f"Prefect API up in {time.monotonic() - started:.0f} s", style="dim")
         from pipelines.flow import simdist_flow, watched_by  # noqa: PLC0415 - reads PREFECT_API_URL
+        from pipelines.settings import StageOptions  # noqa: PLC0415
 
+        once = StageOptions(retries=0)  # who sits at the terminal decides what is tried again
         with tell.progress() as listener, watched_by(listener):
-            summary = simdist_flow(config, sets or [])
+            summary = simdist_flow(config, sets or [], stages=once)
         print_summary(summary, tell.out)
 
 

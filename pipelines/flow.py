@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from prefect import flow, get_run_logger, task
+from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from prefect.runtime import flow_run
+from prefect.exceptions import TerminationSignal
+from prefect.runtime import deployment, flow_run
+from prefect.states import Failed
 
-from simdist.config import FlowConfig, links, load
-from simdist.engine import Engine
-from simdist.models.chain import Link, job_of, run_link
-from simdist.report import Summary, Timings, summarize
-from simdist.report.markdown import markdown
-from simdist.report.progress import LineProgress
-from simdist.runner import Listener, committed
-from simdist.runner.events import StageDone
-from simdist.store import Dataset, Store
+from pipelines import pages
+from pipelines.pages import Stop
+from pipelines.places import find_places
+from pipelines.settings import StageOptions
+from pipelines.walk import Engines, Walk, artifact_key
+from simdist.errors import SimdistError, TaskFailed
+from simdist.report import Summary
+from simdist.report.markdown import caption, markdown
+from simdist.runner import Listener
 
 __all__ = ["simdist_flow", "watched_by"]
+
+# How somebody asks a run to stop: Ctrl-C, or what a worker sends to a run that is cancelled.
+STOPS = (KeyboardInterrupt, SystemExit, TerminationSignal)
 
 # Prefect keeps a flow's parameters as JSON, so listeners cannot be among them.
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("simdist_listeners", default=())
@@ -45,88 +49,100 @@ def _run_name() -> str:
     return Path(flow_run.parameters["config"]).stem
 
 
+# Prefect shows what stands under `Args:` beside the fields of its form for a new run.
 @flow(name="simdist-flow", flow_run_name=_run_name)
-def simdist_flow(config: str, overrides: Sequence[str] = ()) -> Summary:
-    """Run the flow that the YAML file `config` describes; `overrides` as `--set` takes them."""
-    settings = load(config, overrides=overrides)
-    summary = _walk(settings)
-    key = settings.name.lower().replace("_", "-")
-    create_table_artifact(_metrics(summary), key=f"{key}-metrics", description="What was measured")
-    create_markdown_artifact(markdown(summary), key=f"{key}-summary", description="What came of it")
+def simdist_flow(
+    config: str,
+    overrides: Sequence[str] = (),
+    *,
+    store: str | dict[str, Any] | None = None,
+    credentials: str | None = None,
+    engine: str | dict[str, Any] | None = None,
+    stages: StageOptions | None = None,
+) -> Summary:
+    """Run the flow that a YAML file describes, or the rest of it.
+
+    Args:
+        config: The YAML file, seen from where flows run.
+        overrides: Changes of single keys, as --set takes them, such as steps.graph.k=30.
+        store: Where results go instead, such as s3://bucket/prefix or variables/NAME.
+        credentials: The store's keys, a block of prefect-aws: aws-credentials/NAME.
+        engine: Where tasks run instead: dask, ray, tcp://scheduler:8786, {kind, address, workers,
+            memory}, or variables/NAME.
+        stages: How often and how long each stage is tried.
+    """
+    options = stages or StageOptions()
+    walk: Walk | None = None
+    with Engines() as engines:
+        try:
+            places = find_places(
+                config, overrides, store=store, credentials=credentials, engine=engine
+            )
+            walk = Walk(places, options, engines=engines, listeners=_listeners.get())
+            summary = walk.carry_out()
+        except (Exception, *STOPS) as error:  # told before the engine closes, which takes seconds
+            stop = _stop(error, walk, options)
+            _leave(stop)
+            if stop.asked_for:
+                raise
+            # Prefect raises `error` again where the flow was called.
+            return cast(Summary, Failed(message=pages.in_short(stop), data=error))
+    name = walk.settings.name
+    create_table_artifact(
+        _metrics(summary), key=artifact_key(name, "metrics"), description="What was measured"
+    )
+    create_markdown_artifact(
+        markdown(summary), key=artifact_key(name, "summary"), description=caption(summary)
+    )
     return summary
 
 
-@dataclass(frozen=True, slots=True)
-class _World:
-    """What the tasks of one flow share. datasets: by link name, growing as tasks end."""
-
-    store: Store
-    engine: Engine
-    listeners: tuple[Listener, ...]
-    datasets: dict[str, Dataset] = field(default_factory=dict)
-
-
-def _walk(settings: FlowConfig) -> Summary:
-    chain = links(settings)
-    store = settings.store.open()
-    timings = Timings()
-    names: dict[str, str] = {}
-    with settings.engine.open(store) as engine:
-        world = _World(store, engine, (timings, LineProgress(_log), *_listeners.get()))
-        for link in chain:
-            dataset = store.dataset(_task_of(link, world)())
-            world.datasets[link.name] = dataset
-            if link.name not in timings.done:  # answered from Prefect's cache
-                _tell_reused(link, dataset, world.listeners)
-            name = f"{settings.name}.{link.name}"
-            names[link.name] = f"{name}@{store.name(name, dataset.fingerprint)}"
-    return summarize(
-        settings.name, world.datasets, timings, names=names, examples=settings.examples
+def _stop(error: BaseException, walk: Walk | None, options: StageOptions) -> Stop:
+    known: dict[str, Any] = {
+        "asked_for": isinstance(error, STOPS),
+        "deployed": deployment.id is not None,
+    }
+    if walk is None:
+        return Stop(Path(flow_run.parameters["config"]).stem, error, _again(), **known)
+    return Stop(
+        walk.settings.name,
+        error,
+        _again(),
+        store=walk.store,
+        done=walk.done,
+        left=walk.left,
+        recorded=walk.recorded,
+        attempts=walk.attempts,
+        timeout=options.timeout_seconds,
+        **known,
     )
 
 
-def _task_of(link: Link, world: _World) -> Any:
-    """One link as a Prefect task that returns the dataset's uri."""
-    job = job_of(link, world.datasets)
-    key = hashlib.sha256(f"{world.store.uri} {job.fingerprint}".encode()).hexdigest()
-    words = link.stage.name.replace("_", " ")
-
-    @task(
-        name=words,
-        task_run_name=f"{words} · {link.name}",
-        cache_key_fn=lambda *_: key,
-        refresh_cache=committed(job, world.store) is None,
-        persist_result=True,
-    )
-    def stage() -> str:
-        dataset = run_link(
-            link,
-            world.datasets,
-            store=world.store,
-            engine=world.engine,
-            listeners=world.listeners,
-        )
-        return dataset.uri
-
-    return stage
+def _again() -> str:
+    """The command that runs this flow again with the same parameters."""
+    given = {name: value for name, value in flow_run.parameters.items() if value}
+    if deployment.name is not None:
+        params = json.dumps(given, default=_plain, ensure_ascii=False, indent=2)
+        name = shlex.quote(f"{flow_run.flow_name}/{deployment.name}")
+        return f"prefect deployment run {name} \\\n  --params {shlex.quote(params)}"
+    sets = [word for change in given.get("overrides", ()) for word in ("--set", change)]
+    return shlex.join(["python", "-m", "pipelines", given["config"], *sets])
 
 
-def _tell_reused(link: Link, dataset: Dataset, listeners: Sequence[Listener]) -> None:
-    event = StageDone(
-        stage=link.stage.name,
-        name=link.name,
-        fingerprint=dataset.fingerprint,
-        rows=dataset.rows,
-        seconds=0.0,
-        reused=True,
-        metrics=dataset.metrics,
-    )
-    for listener in listeners:
-        listener(event)
+def _plain(value: StageOptions) -> dict[str, Any]:
+    return value.model_dump(exclude_defaults=True)
 
 
-def _log(line: str) -> None:
-    get_run_logger().info(line)
+def _leave(stop: Stop) -> None:
+    """The page and the traceback, for who comes to look."""
+    try:
+        key = artifact_key(stop.flow, "what-next")
+        create_markdown_artifact(pages.page(stop), key=key, description=pages.caption(stop))
+    except Exception as error:  # the run ends with its own error, not with that of its page
+        get_run_logger().warning("no page could be left: %s: %s", type(error).__name__, error)
+    if not stop.asked_for:
+        known = isinstance(stop.error, SimdistError) and not isinstance(stop.error, TaskFailed)
+        get_run_logger().error(pages.in_short(stop), exc_info=None if known else stop.error)
 
 
 def _metrics(summary: Summary) -> list[dict[str, Any]]:

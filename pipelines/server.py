@@ -31,7 +31,7 @@ from simdist.errors import SimdistError
 
 __all__ = ["PrivateApi", "ServerError", "private_api"]
 
-STARTUP_SECONDS = 120.0  # a fresh database takes 15 on two cores, a busy machine several times that
+STARTUP_SECONDS = 240.0  # a fresh database takes 15 on two cores, a busy machine several times that
 STOP_SECONDS = 10.0
 
 QUIET = {
