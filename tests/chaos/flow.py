@@ -1,0 +1,167 @@
+"""The flow that is killed: import, partition and k-NN graph of small data, cut into many tasks.
+
+The stages are the real ones. Around each task stands a watch that notes who computes it, and holds
+the one task that a trial chose at the point that it chose (`gate.py`), so that a fault finds a
+process exactly there. Constants that size tasks are lowered in the processes that compute, because
+a few thousand rows would otherwise be one task.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from simdist import partitions
+from simdist.models.chain import Link
+from simdist.models.knn import knn_links
+from simdist.models.vectors import import_link
+from simdist.runner import Commit, Context, Job, Record, Round, Rounds, Task
+from simdist.stages.graph import ApproximateKnnGraph
+from simdist.stages.partition import PartitionStage
+from simdist.stages.vectors import ImportVectors, shards, stage
+from simdist.store import Manifest, Store, open_store
+from simdist.types import Array, Json, ObjectRef
+from tests.chaos.gate import claim, hold
+
+ROWS, DIM, FILES = 2048, 24, 8
+NAMES = ("vectors", "graph.partition", "graph")
+
+# Which round a trial's word stands for: (place in NAMES, the round's name).
+ROUNDS = {"import": (0, "read"), "leaf": (2, "leaves-0"), "merge": (2, "merge-0")}
+
+
+def write_data(folder: Path) -> None:
+    """Clustered rows as Parquet, a file a shard."""
+    rng = np.random.default_rng(7)
+    centres = rng.standard_normal((40, DIM))
+    near = centres[rng.integers(0, len(centres), ROWS)] + 0.4 * rng.standard_normal((ROWS, DIM))
+    folder.mkdir(parents=True)
+    for number, rows in enumerate(np.split(near.astype(np.float32), FILES)):
+        names = [f"row-{number}-{place:04d}" for place in range(len(rows))]
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), DIM)
+        pq.write_table(
+            pa.table({"id": names, "vector": vectors}), folder / f"part-{number:03d}.parquet"
+        )
+
+
+def links(data: Path, folder: Path, run: str, k: int) -> tuple[Link, ...]:
+    """The flow, watched. folder: the trial's. run: which driver's tasks they are."""
+    plain = (
+        import_link("vectors", path=str(data), id="id", vector="vector"),
+        *knn_links("graph", "vectors", k=k, measure="cosine", recall=0.9),
+    )
+    watched = (
+        WatchedImport(str(folder), run),
+        WatchedPartition(str(folder), run),
+        WatchedGraph(str(folder), run),
+    )
+    return tuple(replace(link, stage=stage) for link, stage in zip(plain, watched, strict=True))
+
+
+def make_tasks_small() -> None:
+    """In the process that plans or computes: eight shards, blocks and files' tasks, not one."""
+    stage.FILES_PER_TASK = 1
+    shards.SHARD_NBYTES = 4 * DIM * (ROWS // FILES)
+    partitions.MIN_BLOCK_ROWS = ROWS // FILES
+    partitions.BLOCKS_WANTED = 2 * FILES
+
+
+@dataclass(frozen=True)
+class WatchedImport(ImportVectors):
+    folder: str
+    run: str
+
+    def next(self, job: Job, rounds: Rounds, context: Context) -> Round | Commit:
+        make_tasks_small()
+        return super().next(job, rounds, context)
+
+    def compute(self, context: Context, task: Task) -> Record:
+        return _watched(self, super().compute, context, task)
+
+
+@dataclass(frozen=True)
+class WatchedPartition(PartitionStage):
+    folder: str
+    run: str
+
+    def next(self, job: Job, rounds: Rounds, context: Context) -> Round | Commit:
+        make_tasks_small()
+        return super().next(job, rounds, context)
+
+    def compute(self, context: Context, task: Task) -> Record:
+        return _watched(self, super().compute, context, task)
+
+
+@dataclass(frozen=True)
+class WatchedGraph(ApproximateKnnGraph):
+    folder: str
+    run: str
+
+    def next(self, job: Job, rounds: Rounds, context: Context) -> Round | Commit:
+        make_tasks_small()
+        return super().next(job, rounds, context)
+
+    def compute(self, context: Context, task: Task) -> Record:
+        return _watched(self, super().compute, context, task)
+
+
+def _watched(watch: Any, compute: Any, context: Context, task: Task) -> Record:
+    """Notes that this process computes the task; holds it where the trial says."""
+    make_tasks_small()
+    folder = Path(watch.folder)
+    fingerprint = context.fingerprint
+    (folder / "ran" / f"{watch.run}~{os.getpid()}~{fingerprint}~{task.key}~{uuid4().hex}").touch()
+    claim(folder, task.key)
+    hold(folder, "started", task.key)
+    record: Record = compute(HeldContext(context, folder, task.key), task)
+    hold(folder, "computed", task.key)
+    return record
+
+
+class HeldContext(Context):
+    """A context that may stop after the first object that its task writes."""
+
+    def __init__(self, context: Context, folder: Path, key: str) -> None:
+        super().__init__(context.spec)
+        self._folder, self._key = folder, key
+
+    def write_array(self, kind: str, array: Array) -> ObjectRef:
+        return self._written(super().write_array(kind, array))
+
+    def write_table(self, kind: str, table: pa.Table) -> ObjectRef:
+        return self._written(super().write_table(kind, table))
+
+    def _written(self, ref: ObjectRef) -> ObjectRef:
+        hold(self._folder, "written", self._key)
+        return ref
+
+
+class HeldStore(Store):
+    """A store that may stop around a record or a manifest."""
+
+    folder: Path
+
+    @classmethod
+    def at(cls, uri: str, options: dict[str, str], folder: Path) -> HeldStore:
+        store = cls(open_store(uri, **options).objects)
+        store.folder = folder
+        return store
+
+    def write_record(self, fingerprint: str, task: str, value: dict[str, Json]) -> dict[str, Json]:
+        stands = super().write_record(fingerprint, task, value)
+        hold(self.folder, "recorded", task)
+        return stands
+
+    def commit(self, manifest: Manifest) -> Manifest:
+        claim(self.folder, manifest.stage)
+        hold(self.folder, "before", manifest.stage)
+        made = super().commit(manifest)
+        hold(self.folder, "after", manifest.stage)
+        return made
