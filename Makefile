@@ -25,6 +25,7 @@ test: $(VENV)/.test
 	$(PY) -m pytest $(ARGS)
 
 chaos: $(VENV)/.test
+	$(PY) -m pytest -m chaos
 	$(PY) -m tests.chaos $(ARGS)
 
 lint: $(VENV)/.lint

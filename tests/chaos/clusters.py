@@ -126,6 +126,7 @@ class _Dask:
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
         client = self.engine._client  # type: ignore[attr-defined]  # the harness's own engine
         if question["do"] == "lose":
+            client.wait_for_workers(WORKERS, timeout=START_SECONDS)  # one may just be coming back
             client.run(_never_again, nanny=True)
             for pid in client.run(os.getpid).values():
                 os.kill(pid, 9)
@@ -140,7 +141,11 @@ class _Dask:
 
 def _never_again(dask_worker: Any) -> None:
     """On a nanny: its worker is not started again."""
-    dask_worker.auto_restart = False
+
+    async def stays_away() -> Any:
+        return dask_worker.status
+
+    dask_worker.instantiate = stays_away
 
 
 class _Ray:

@@ -65,6 +65,7 @@ def test_the_flow_through_rays_client_commits_what_local_commits(head, tmp_path,
     assert committed(flow) == expected
 
 
+@pytest.mark.chaos
 def test_who_has_another_token_is_refused_and_no_token_is_told(head, tmp_path):
     wrong = tmp_path / "token"
     wrong.write_text(secrets.token_hex(32))
@@ -82,6 +83,7 @@ def test_a_driver_with_other_versions_than_the_nodes_is_refused_with_a_table(hea
     assert "9.9.9" in run.stderr
 
 
+@pytest.mark.chaos
 def test_drivers_that_wait_for_a_head_that_is_gone_are_told_soon(head):
     spec = {"kind": "ray", "wait_for_workers": "3s"}
     drivers = [_waiting(spec | {"address": at}, head) for at in (head.address, head.client)]

@@ -252,6 +252,7 @@ def test_a_failed_run_says_what_happened_what_stands_and_what_to_do(
     assert "steps.graph.k=400" in page.partition("prefect deployment run")[2]
 
 
+@pytest.mark.chaos
 def test_a_cancelled_run_takes_its_own_ray_along(site: Site, crowd: Crowd) -> None:
     until(lambda: blocks(crowd.ray_folder) or None, said=site.worker.said())
     assert site.processes("raylet")

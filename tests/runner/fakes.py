@@ -79,6 +79,7 @@ class Sums:
         (Path(script.folder) / f"{task.key}~{uuid.uuid4().hex}").touch()
         times, error = script.fail.get(task.key, (0, ""))
         if before < times:
+            until_begun(script)
             fail(error)
         if task.key in script.waiting:
             wait(context, task)
@@ -124,6 +125,13 @@ class Drifts(Sums):
         super().compute(context, task)
         noise = np.frombuffer(uuid.uuid4().bytes, np.uint8)
         return Record(task.key, {"array": context.write_array("noise", noise)}, {"sum": 0})
+
+
+def until_begun(script: Script) -> None:
+    """What is to wait has begun: a task cancelled before that would leave no trace."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not set(script.waiting) <= set(script.ran()) and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def fail(error: str) -> None:
