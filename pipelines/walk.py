@@ -78,6 +78,7 @@ class Walk:
         self.options = options
         self.done: dict[str, Dataset] = {}
         self.left: list[str] = []
+        self._then: Sequence[Link] = ()
         self.attempts = 1
         self._engines = engines
         self._timings = Timings()
@@ -101,7 +102,8 @@ class Walk:
         marks = {f"flow:{self.settings.name}", f"engine:{_kind(self.settings.engine)}"}
         _tag_run(marks)
         with tags(*marks):
-            for link in chain:
+            for place, link in enumerate(chain, 1):
+                self._then = chain[place:]
                 dataset = self.store.dataset(self._task(link)())
                 self.done[link.name] = dataset
                 self.left.remove(link.name)
@@ -145,7 +147,14 @@ class Walk:
         """Inside of the link's task run."""
         engine = self._engines.open(self.settings.engine, self.store, fresh=self.attempts > 1)
         listeners = (*self._listeners, shown)
-        return run_link(link, self.done, store=self.store, engine=engine, listeners=listeners)
+        return run_link(
+            link,
+            self.done,
+            store=self.store,
+            engine=engine,
+            then=self._then,
+            listeners=listeners,
+        )
 
     def _count(self, event: Event) -> None:
         match event:

@@ -310,9 +310,14 @@ def _carry_out(flow: FlowConfig, tell: Teller) -> Summary:
     with tell.waiting("starting the engine"):
         opened = flow.engine.open(store)
     with opened as engine, tell.progress() as listener:
-        for link in chain:
+        for place, link in enumerate(chain, 1):
             dataset = run_link(
-                link, datasets, store=store, engine=engine, listeners=(timings, listener)
+                link,
+                datasets,
+                store=store,
+                engine=engine,
+                then=chain[place:],
+                listeners=(timings, listener),
             )
             datasets[link.name] = dataset
             name = f"{flow.name}.{link.name}"

@@ -69,7 +69,7 @@ def refuse_too_large(
                 f"{link.stage.name} of {rows} rows of {dim} dimensions needs"
                 f" {format_nbytes(nbytes)} for its largest task; a worker of the {engine.kind}"
                 f" engine has {format_nbytes(engine.memory)}. Raise engine.memory to at least"
-                f" {math.ceil(nbytes / 2**20)}MiB; nothing has been computed."
+                f" {math.ceil(nbytes / 2**20)}MiB; none of its tasks has run."
             )
 
 
@@ -79,13 +79,15 @@ def run_link(
     *,
     store: Store,
     engine: Engine,
+    then: Sequence[Link] = (),
     listeners: Sequence[Listener] = (),
 ) -> Dataset:
     """Bring one link to its committed dataset. datasets: by the names its inputs use.
 
-    Raises PlanTooLarge before its first task where a worker cannot hold the largest of them.
+    then: the links that are to follow it. Raises PlanTooLarge before the first task where a worker
+    cannot hold the largest of this link, or of one that follows.
     """
-    refuse_too_large([link], datasets, store=store, engine=engine)
+    refuse_too_large([link, *then], datasets, store=store, engine=engine)
     return run(
         job_of(link, datasets), store=store, engine=engine, name=link.name, listeners=listeners
     )
@@ -101,7 +103,8 @@ def run_links(
 ) -> dict[str, Dataset]:
     """All links in order; the datasets given and made, by name."""
     found = dict(datasets)
-    refuse_too_large(links, datasets, store=store, engine=engine)
-    for link in links:
-        found[link.name] = run_link(link, found, store=store, engine=engine, listeners=listeners)
+    for place, link in enumerate(links, 1):
+        found[link.name] = run_link(
+            link, found, store=store, engine=engine, then=links[place:], listeners=listeners
+        )
     return found

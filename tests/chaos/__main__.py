@@ -4,8 +4,8 @@
     python -m tests.chaos --sorts driver,disk --engines local --trials 8
     python -m tests.chaos --only worker-ray-07                    one trial again
 
-Each trial is told before it happens and judged after. Results can go to JSON lines, to which an
-interrupted session's next one adds (`--jsonl`), and to a markdown table (`--markdown`).
+Each trial is told before it happens and judged after. Results can go to JSON lines (`--jsonl`), so
+that the same command goes on where it was interrupted, and to a markdown table (`--markdown`).
 """
 
 from __future__ import annotations

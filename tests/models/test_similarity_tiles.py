@@ -385,7 +385,7 @@ def test_a_value_that_float16_cannot_hold_is_refused_with_its_place() -> None:
 
 def test_a_worker_too_small_for_a_block_is_told_before_the_first_task(tmp_path: Path) -> None:
     x = stored(rows(2000, 100), tmp_path, open_store(tmp_path / "store"))
-    said = r"similarity_tiles of 2000 rows of 100 dimensions needs .* nothing has been computed"
+    said = r"similarity_tiles of 2000 rows of 100 dimensions needs .* none of its tasks has run"
     with (
         open_engine("local", workers=1, memory="8MiB") as engine,
         pytest.raises(PlanTooLarge, match=said),
