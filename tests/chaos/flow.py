@@ -74,7 +74,9 @@ def make_tasks_small() -> None:
 
 
 @dataclass(frozen=True)
-class WatchedImport(ImportVectors):
+class Watched:
+    """Makes a stage's tasks small, and lets a trial stop one of them; goes before the stage."""
+
     folder: str
     run: str
 
@@ -86,30 +88,16 @@ class WatchedImport(ImportVectors):
         return _watched(self, super().compute, context, task)
 
 
-@dataclass(frozen=True)
-class WatchedPartition(PartitionStage):
-    folder: str
-    run: str
-
-    def next(self, job: Job, rounds: Rounds, context: Context) -> Round | Commit:
-        make_tasks_small()
-        return super().next(job, rounds, context)
-
-    def compute(self, context: Context, task: Task) -> Record:
-        return _watched(self, super().compute, context, task)
+class WatchedImport(Watched, ImportVectors):
+    pass
 
 
-@dataclass(frozen=True)
-class WatchedGraph(ApproximateKnnGraph):
-    folder: str
-    run: str
+class WatchedPartition(Watched, PartitionStage):
+    pass
 
-    def next(self, job: Job, rounds: Rounds, context: Context) -> Round | Commit:
-        make_tasks_small()
-        return super().next(job, rounds, context)
 
-    def compute(self, context: Context, task: Task) -> Record:
-        return _watched(self, super().compute, context, task)
+class WatchedGraph(Watched, ApproximateKnnGraph):
+    pass
 
 
 def _watched(watch: Any, compute: Any, context: Context, task: Task) -> Record:
