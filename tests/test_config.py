@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from pydantic import ValidationError
+from s3_server import S3Server
 
 from simdist.config import FlowConfig, Override, links, load, parse
 from simdist.errors import ConfigError
+from simdist.store import open_store
 
 ROOT = Path(__file__).parents[1]
 FLOW = """\
@@ -211,3 +214,26 @@ def test_what_a_stage_refuses_is_told_with_the_steps_path() -> None:
     flow = parse(FLOW, overrides=["inputs.packages.vector=null"])
     with pytest.raises(ConfigError, match=r"^inputs.packages: vector= is needed"):
         links(flow)
+
+
+@pytest.mark.s3
+def test_the_stores_endpoint_and_keys_reach_s3_inputs(
+    s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in s3_server.environment:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_key)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # another endpoint answers nothing
+    uri = s3_server.new_uri()
+    place = {"uri": f"{uri}/store", "endpoint": s3_server.endpoint}
+    lake = open_store(f"{uri}/lake", endpoint=s3_server.endpoint).objects
+    np.save(tmp_path / "x.npy", np.eye(4, dtype=np.float32))
+    lake.put("x.npy", (tmp_path / "x.npy").read_bytes())
+    config = {"name": "far", "store": place, "inputs": {"x": {"path": f"{uri}/lake/x.npy"}}}
+    config["steps"] = {"graph": {"stage": "knn_graph", "of": "x", "k": 1}}
+    path = tmp_path / "flow.yaml"
+    path.write_text(yaml.safe_dump(config))
+    flow = load(path)
+    assert links(flow, store=flow.store.open())[0].name == "x"  # it has looked the file up

@@ -259,7 +259,7 @@ def _dumps_error(error: BaseException, dumps: Callable[[Any], bytes]) -> bytes |
     try:
         data = dumps(error)
         pickle.loads(data)
-    except Exception:
+    except Exception:  # whatever its own code raises: the trace still tells the story
         return None
     return data
 
