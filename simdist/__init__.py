@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from simdist.engine import open_engine
     from simdist.errors import SimdistError
     from simdist.models.graphs import KnnGraph
+    from simdist.models.grow import append, compact, delete
     from simdist.models.knn import knn_graph
+    from simdist.models.neighbors import KnnTransformer
     from simdist.models.search import knn
     from simdist.models.tiles import TilesDataset, similarity_tiles
     from simdist.models.vectors import import_vectors
@@ -37,10 +39,14 @@ __all__ = [
     "Dataset",
     "KnnGraph",
     "KnnParams",
+    "KnnTransformer",
     "SimdistError",
     "TilesDataset",
     "__version__",
+    "append",
+    "compact",
     "datasets",
+    "delete",
     "errors",
     "import_vectors",
     "knn",
@@ -56,8 +62,12 @@ _HOMES = {
     "Dataset": "simdist.store",
     "KnnGraph": "simdist.models.graphs",
     "KnnParams": "simdist.stages.graph.config",
+    "KnnTransformer": "simdist.models.neighbors",
     "SimdistError": "simdist.errors",
     "TilesDataset": "simdist.models.tiles",
+    "append": "simdist.models.grow",
+    "compact": "simdist.models.grow",
+    "delete": "simdist.models.grow",
     "import_vectors": "simdist.models.vectors",
     "knn": "simdist.models.search",
     "knn_graph": "simdist.models.knn",

@@ -1,4 +1,9 @@
-"""k-NN lists as committed Parquet: the schema every stage that yields lists shares."""
+"""k-NN lists as committed Parquet: the schema every stage that yields lists shares.
+
+shards of a graph    | lists as built | ... |  changed lists  | changed lists |   tombstones
+                       fact "change" absent    "older"          "newest"          rows that are
+                                               a later list of a row stands         gone
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,7 @@ if TYPE_CHECKING:
 
     from simdist.store.datasets import Dataset
 
-__all__ = ["graph_table", "ids_of_rows"]
+__all__ = ["graph_table", "ids_of_rows", "standing_table", "tombstones"]
 
 
 def ids_of_rows(source: Dataset, rows: Ids) -> pa.ChunkedArray | pa.Array:
@@ -49,3 +54,21 @@ def graph_table(rows: Ids, ids: pa.ChunkedArray, neighbors: Ids, values: Float32
             "values": pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), k),
         }
     )
+
+
+def tombstones(graph: Dataset) -> Ids:
+    """[t] rows of a graph that are gone, ascending; none of most graphs."""
+    ref = graph.manifest.objects.get("tombstones")
+    return np.empty(0, np.int64) if ref is None else np.asarray(graph.store.read_array(ref))
+
+
+def standing_table(graph: Dataset, shard: int, columns: list[str]) -> pa.Table:
+    """Columns of a graph shard, "row" among them, of the rows whose lists stand: neither deleted
+    nor changed by a later shard. Of a graph that never changed, all."""
+    table = graph.store.read_table(graph.shards[shard].objects["graph"], columns)
+    gone = [tombstones(graph)]
+    for later in graph.shards[shard + 1 :]:
+        if "change" in later.facts:
+            gone.append(graph.store.read_table(later.objects["graph"], ["row"])["row"].to_numpy())
+    dead = np.concatenate(gone)
+    return table.filter(~np.isin(table["row"].to_numpy(), dead)) if len(dead) else table

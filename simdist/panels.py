@@ -10,12 +10,15 @@ import numpy as np
 
 from simdist.errors import InputError
 from simdist.measures.base import Measure, Prepared
+from simdist.measures.surrogates import around, middle
 from simdist.partitions import block_rows
 from simdist.runner.resident import keep_within
 from simdist.store.datasets import Dataset, Shard
-from simdist.types import Array, Ids
+from simdist.types import Array, Float32, Ids
 
 __all__ = ["RowPanels", "refuse_zero_rows"]
+
+JUDGED = 256  # rows that say how far from the origin all of them lie
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,15 @@ class RowPanels:
             keep_within()
             parts.append(self._vectors(shard)[low:high])
         return self.measure.prepare(parts[0] if len(parts) == 1 else np.concatenate(parts))
+
+    @cached_property
+    def middle(self) -> Float32 | None:
+        """From where products of rows are precise, judged by the first few; None: as they are."""
+        return middle(self.measure, self.take(np.arange(min(JUDGED, self.rows))))
+
+    def near(self, rows: Prepared) -> Prepared:
+        """Prepared rows as keys are taken from them: see simdist.measures.surrogates."""
+        return around(self.measure, rows, self.middle)
 
     def take(self, rows: Ids) -> Prepared:
         """Prepared copies of ascending `rows`."""

@@ -12,6 +12,8 @@ Each block of the stored dataset (one shard) has the objects
 
     vectors  [m, d] float32   rows prepared for the partition's measure
     terms    [m] float32      additive terms of the measure's GEMM form; absent where zero
+    codes    [m, d'] int8     the rows around their centre, in 255 steps, where the measure has a
+    facts    [m, 4] float32     GEMM form: simdist.compiled.codes; d' is d to whole cache lines
     rows     [m] int64        dataset row of each position
     cells    [m, F] int32     nearest cells, nearest first; -1 where there are fewer than F
     members  [e] int32        block-local positions, by cell: those of cell c at
@@ -34,6 +36,7 @@ import numpy as np
 
 from simdist.measures import Prepared, resolve
 from simdist.measures.base import Measure
+from simdist.measures.surrogates import around
 from simdist.runner.resident import keep_within
 from simdist.types import Array, Float32, Ids, Int32, ObjectRef
 
@@ -50,6 +53,7 @@ __all__ = [
     "block_rows",
     "cell_count",
     "forget",
+    "has_codes",
     "measure_surrogate",
     "nearest_cells",
     "nearest_leaders",
@@ -63,7 +67,7 @@ PARTITIONS_OPEN = 4  # kept mapped per process, so that tasks share them
 BLOCK_NBYTES = 32 << 20
 MIN_BLOCK_ROWS = 4096
 SLICE = 4096  # rows compared with the leaders at once
-BLOCKS_WANTED = 8  # enough to keep a few workers busy on small data
+BLOCKS_WANTED = 4  # keeps a few workers busy on small data; joins copy less for larger ones
 
 
 def cell_count(rows: int) -> int:
@@ -85,14 +89,18 @@ def power_of_two(at_most: int) -> int:
     return 1 << max(at_most.bit_length() - 1, 0)
 
 
+def has_codes(measure: Measure) -> bool:
+    """Whether rows are also kept as int8 codes: what is near is what lies near, as a GEMM tells."""
+    return measure.traits.gemm and measure_surrogate(measure) == measure
+
+
 def measure_surrogate(measure: Measure) -> Measure:
     """The measure cells are formed under: the measure itself where its nearest leader is a sensible
     home (cosine, L2 and what is built on them), else squared euclidean on the same prepared rows.
 
     An inner product is no home: the leader with the largest norm would collect every row.
     """
-    bounded = measure.traits.kind == "distance" or np.isfinite(measure.traits.high)
-    return measure if measure.traits.gemm and bounded else resolve("sqeuclidean")
+    return measure.surrogate()
 
 
 class Blocked(Protocol):
@@ -155,6 +163,12 @@ class Partition:
         return self.dataset.store.read_array(self.dataset.manifest.shards[block].objects[role])
 
     @cached_property
+    def origin(self) -> Float32 | None:
+        """From where leaders and rows are compared; None where that is the origin."""
+        objects = self.dataset.manifest.objects
+        return self.dataset.store.read_array(objects["origin"]) if "origin" in objects else None
+
+    @cached_property
     def has_terms(self) -> bool:
         return "terms" in self.dataset.manifest.shards[0].objects
 
@@ -162,6 +176,11 @@ class Partition:
         """The prepared rows of a block."""
         terms = self.array(block, "terms") if self.has_terms else None
         return Prepared(self.array(block, "vectors"), terms)
+
+    @property
+    def coded(self) -> bool:
+        """Whether rows have codes: the measure has a GEMM form."""
+        return "codes" in self.dataset.manifest.shards[0].objects
 
     @cached_property
     def sizes(self) -> Ids:
@@ -214,6 +233,28 @@ class Partition:
         lies all over the data set must not stay mapped all at once."""
         terms = None if self.terms is None else self.terms.take(positions, between=keep_within)
         return Prepared(self.vectors.take(positions, between=keep_within), terms)
+
+    @cached_property
+    def codes(self) -> Blocks:
+        """All codes, by position."""
+        return self._blocks("codes")
+
+    @cached_property
+    def facts(self) -> Blocks:
+        """What belongs to each code, by position."""
+        return self._blocks("facts")
+
+    def take_codes(
+        self, positions: Array, *, between: Callable[[], None] = keep_within
+    ) -> tuple[Array, Float32]:
+        """Copies of the codes [m, d'] int8 and facts [m, 4] of the rows at `positions`, in that
+        order. between: called before each block is visited."""
+        from simdist.compiled.simd import aligned  # noqa: PLC0415 - numba only on workers
+
+        nbytes = self.codes.arrays[0].shape[1]
+        codes = aligned(len(positions) * nbytes, np.int8).reshape(len(positions), nbytes)
+        self.codes.take(positions, between=between, out=codes)
+        return codes, self.facts.take(positions, between=between)
 
     def mapped(self, block: int) -> Prepared:
         """The prepared rows of a block, mapped once for all tasks of this process."""
@@ -300,4 +341,5 @@ def nearest_cells(
     """[n, count] nearest cells of rows prepared for the partition's measure."""
     surrogate = measure_surrogate(partition.measure)
     near = as_surrogate(surrogate, partition.measure, rows)
+    near = around(surrogate, near, partition.origin)
     return nearest_leaders(near, partition.leaders, count, check=check)

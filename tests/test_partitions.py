@@ -108,7 +108,7 @@ def test_leaders_next_to_each_other_are_near() -> None:
 
 @pytest.mark.parametrize(
     ("measure", "surrogate"),
-    [("cosine", "cosine"), ("euclidean", "euclidean"), ("dot", "sqeuclidean")],
+    [("cosine", "cosine"), ("euclidean", "euclidean"), ("dot", "direction")],
 )
 def test_cells_form_under_the_measure_unless_long_rows_would_win_them_all(
     measure: str, surrogate: str

@@ -1,4 +1,4 @@
-"""The command line: `simdist plan | run | show | verify | gc | doctor`.
+"""The command line: `simdist plan | run | show | verify | gc | doctor | calibrate`.
 
     arguments ──> app (a function a verb) ──> config, models, store ──> report ──> stdout
                                   │ progress ──> stderr

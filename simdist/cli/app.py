@@ -56,6 +56,17 @@ Sets: TypeAlias = Annotated[
         "--set", metavar="A.B.C=VALUE", help="Change one key of the config; may be repeated."
     ),
 ]
+Rows: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--rows", metavar="1e9", help="Plan for so many rows, whatever the input has."),
+]
+Dim: TypeAlias = Annotated[
+    int | None, typer.Option("--dim", min=1, help="Plan for rows of so many dimensions.")
+]
+MachineOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--machine", metavar="FILE", help="A worker, as in configs/machines/*.yaml."),
+]
 What: TypeAlias = Annotated[
     str,
     typer.Argument(
@@ -73,20 +84,38 @@ def plan(
     workers: Workers = None,
     memory: Memory = None,
     sets: Sets = None,
+    rows: Rows = None,
+    dim: Dim = None,
+    machine: MachineOption = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """What a run would do and need, and what is done already. Runs nothing."""
-    from simdist.report.plan import plan_flow, print_plan  # noqa: PLC0415 - other verbs need less
+    """What a run would do and need, and what is done already. Runs nothing.
+
+    With --machine: how long it would take on --workers of them, and what it would cost.
+    """
+    from simdist.cli.planning import tell_plan  # noqa: PLC0415 - other verbs need less
 
     tell = Teller(json, debug)
     with tell.errors():
         flow = _flow(config, sets, engine=engine, store=store, workers=workers, memory=memory)
-        planned = plan_flow(flow)
-        if json:
-            tell.json(planned.to_json())
-        else:
-            print_plan(planned, tell.out)
+        tell_plan(flow, rows, dim, machine, tell)
+
+
+@app.command()
+def calibrate(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The machine file to write.")],
+    *,
+    workers: Workers = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Measure this machine for `plan --machine`: short loops and small graphs, half a minute."""
+    from simdist.cli.planning import tell_rates  # noqa: PLC0415 - other verbs need less
+
+    tell = Teller(json, debug)
+    with tell.errors():
+        tell_rates(file, workers, tell)
 
 
 @app.command()

@@ -23,7 +23,7 @@ from simdist.compiled.assign import bucket_order
 from simdist.compiled.kernel import inlined, kernel
 from simdist.types import Array, Ids, Int32
 
-__all__ = ["Blocks", "float32_row", "prefetch"]
+__all__ = ["Blocks", "float32_row", "int8_row", "int32_row", "int64_row", "prefetch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,20 @@ class Blocks:
         for block in np.flatnonzero(np.diff(starts)).tolist():
             yield block, order[starts[block] : starts[block + 1]]
 
-    def take(self, positions: Array, *, between: Callable[[], None] | None = None) -> Array:
+    def take(
+        self,
+        positions: Array,
+        *,
+        between: Callable[[], None] | None = None,
+        out: Array | None = None,
+    ) -> Array:
         """Copies of the rows at `positions` [m], in that order; rows are whole 4-byte words.
 
-        between: called before each block is visited.
+        between: called before each block is visited. out: where to, C-contiguous.
         """
         first = self.arrays[0]
-        out = np.empty((len(positions), *first.shape[1:]), dtype=first.dtype)
+        if out is None:
+            out = np.empty((len(positions), *first.shape[1:]), dtype=first.dtype)
         words = first[:1].nbytes // 4
         where = np.require(positions, np.int64, ["C", "W", "A"])
         for block, chosen in self.visits(where):
@@ -116,6 +123,18 @@ def float32_row(address: int, length: int) -> Any:
 def int32_row(address: int, length: int) -> Any:
     """The int32 values at an address."""
     return carray(_pointer(address), (length,), np.int32)
+
+
+@inlined
+def int64_row(address: int, length: int) -> Any:
+    """The int64 values at an address."""
+    return carray(_pointer(address), (length,), np.int64)
+
+
+@inlined
+def int8_row(address: int, length: int) -> Any:
+    """The int8 values at an address."""
+    return carray(_pointer(address), (length,), np.int8)
 
 
 @kernel

@@ -19,13 +19,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from simdist.compiled.kernel import summing_kernel
+from simdist.compiled.blocks import prefetch
+from simdist.compiled.kernel import inlined, summing_kernel
 from simdist.types import Array, Float32, Float64, Ids
 
 __all__ = ["absolute_gaps", "dots", "gaps", "manhattan_block", "square_gaps"]
 
 # Columns of a Manhattan tile: their rows stay in the first-level cache (bytes) while A streams by.
 _CACHE_NBYTES = 32_768
+
+AHEAD = 4  # pairs between asking for a row and using it
 
 
 def dots(A: Float32, rows: Ids, B: Float32, columns: Ids) -> Float32:
@@ -70,9 +73,20 @@ def _read_only(array: Array) -> Array:
     return view
 
 
+@inlined
+def _ask_ahead(B: Float32, columns: Ids, q: int) -> None:
+    """Listed rows lie far apart: ask for one before it is its turn."""
+    if q + AHEAD < len(columns):
+        nbytes = 4 * B.shape[1]
+        ahead = B.ctypes.data + nbytes * columns[q + AHEAD]
+        for line in range(0, nbytes, 64):
+            prefetch(ahead + line)
+
+
 @summing_kernel
 def _dots(A: Float32, rows: Ids, B: Float32, columns: Ids, out: Float64) -> None:
     for q in range(len(rows)):
+        _ask_ahead(B, columns, q)
         a = A[rows[q]]
         b = B[columns[q]]
         total = 0.0
@@ -84,6 +98,7 @@ def _dots(A: Float32, rows: Ids, B: Float32, columns: Ids, out: Float64) -> None
 @summing_kernel
 def _square_gaps(A: Float32, rows: Ids, B: Float32, columns: Ids, out: Float64) -> None:
     for q in range(len(rows)):
+        _ask_ahead(B, columns, q)
         a = A[rows[q]]
         b = B[columns[q]]
         total = 0.0
@@ -96,6 +111,7 @@ def _square_gaps(A: Float32, rows: Ids, B: Float32, columns: Ids, out: Float64) 
 @summing_kernel
 def _absolute_gaps(A: Float32, rows: Ids, B: Float32, columns: Ids, out: Float64) -> None:
     for q in range(len(rows)):
+        _ask_ahead(B, columns, q)
         a = A[rows[q]]
         b = B[columns[q]]
         total = 0.0

@@ -1,9 +1,5 @@
-"""Kernels of the approximate k-NN graph: leaf selection, list merging, links, refinement.
-
-A *list* is a row's best candidates so far: ids (positions in cell order) and keys (nearness, larger
-is nearer), sorted by (key descending, id ascending), distinct ids, never the row itself, -1 and
--inf where empty. Inserting is commutative: whatever the order, the list ends as the best distinct
-ids, each with its largest key.
+"""Kernels of the approximate k-NN graph for measures without codes: tiles of nearness, walks, and
+scores of listed pairs; and the order of a finished list.
 
 All kernels are serial and release the GIL; threads belong to the engine.
 """
@@ -14,172 +10,36 @@ import numpy as np
 
 from simdist.compiled.blocks import float32_row, prefetch
 from simdist.compiled.kernel import fast_kernel, inlined, kernel
-from simdist.types import Array, Float32, Ids, Int32
+from simdist.compiled.lists import EMPTY, packed, tail_of
+from simdist.types import Float32, Ids, Int32
 
-__all__ = [
-    "CANDIDATES",
-    "fill_short",
-    "insert_entries",
-    "insert_found",
-    "leaf_top",
-    "link",
-    "mark_fresh",
-    "score",
-    "sort_lists",
-    "walk",
-]
+__all__ = ["CANDIDATES", "score", "sort_lists", "tile_top", "walk"]
 
 AHEAD = 4  # rows between asking for a vector and using it
-CANDIDATES = 2048  # of one row in one join, at most
-LANES = 32  # interleaved columns of a leaf whose maxima bound what is worth keeping
-CHUNK = 16  # columns compared at once before any of them is looked at; divides LANES
+CANDIDATES = 2048  # of one row in one walk, at most
 
 
-@inlined
-def _insert(ids: Int32, keys: Float32, candidate: int, key: float) -> bool:
-    """Put a candidate into one sorted list; True where it went in as a new id. One that is
-    infinitely far (or NaN) stays out: its key is that of an empty place."""
-    width = len(ids)
-    if not key > -np.inf:
-        return False
-    if key < keys[width - 1] or (key == keys[width - 1] and candidate >= ids[width - 1]):
-        return False
-    slot = width - 1
-    for place in range(width):
-        if ids[place] == candidate:
-            if key <= keys[place]:
-                return False
-            slot = place
-            break
-    known = ids[slot] == candidate
-    while slot > 0 and (
-        keys[slot - 1] < key or (keys[slot - 1] == key and ids[slot - 1] > candidate)
-    ):
-        ids[slot] = ids[slot - 1]
-        keys[slot] = keys[slot - 1]
-        slot -= 1
-    ids[slot] = candidate
-    keys[slot] = key
-    return not known
+@kernel
+def tile_top(nearness: Float32, members: Int32, out: Ids) -> None:
+    """Best columns of every row of one tile of rows with one another.
 
-
-@fast_kernel
-def leaf_top(
-    nearness: Float32, terms: Float32, members: Int32, out_ids: Int32, out_keys: Float32
-) -> None:
-    """Best columns of every row of one leaf.
-
-    nearness: [m, m] dot products of the leaf's rows. terms: [m] additive terms (zeros for cosine).
-    members: [m] positions, distinct. out_ids, out_keys: [m, w] filled with each row's best w
-    others, keys including both terms; -1 and -inf where the leaf has fewer.
-
-    A first pass takes the maximum of each of LANES interleaved columns: the w-th largest of them is
-    no larger than the w-th best key, so the second pass looks closely at little more than w keys.
+    nearness: [m, m]. members: [m] positions, distinct. out: [m, w] each row's best w others as
+    candidates, EMPTY where there are fewer that are not infinitely far.
     """
-    size = len(members)
-    width = out_ids.shape[1]
-    padded = (size + LANES - 1) // LANES * LANES
-    keys = np.full(padded, -np.inf, np.float32)
-    lanes = np.empty(LANES, np.float32)
-    best = np.empty(width, np.float32)
-    where = np.empty(width, np.int32)
-    for i in range(size):
-        row = nearness[i]
-        for j in range(size):
-            keys[j] = row[j] + terms[j]
-        keys[i] = -np.inf
-        floor = np.float32(-np.inf)
-        if size > 2 * LANES and width <= LANES - LANES // 4:
-            lanes[:] = -np.inf
-            for start in range(0, padded, LANES):
-                for lane in range(LANES):
-                    lanes[lane] = max(lanes[lane], keys[start + lane])
-            best[:] = -np.inf
-            for lane in range(LANES):
-                if lanes[lane] > best[width - 1]:
-                    slot = width - 1
-                    while slot > 0 and best[slot - 1] < lanes[lane]:
-                        best[slot] = best[slot - 1]
-                        slot -= 1
-                    best[slot] = lanes[lane]
-            floor = best[width - 1]
-        best[:] = -np.inf
-        where[:] = -1
-        for start in range(0, padded, CHUNK):
-            worth = False
-            for j in range(start, start + CHUNK):  # an or of comparisons runs in vector lanes
-                worth |= keys[j] >= floor
-            if not worth:
+    width = out.shape[1]
+    for i in range(len(members)):
+        best = out[i]
+        best[:] = EMPTY
+        for j in range(len(members)):
+            if j == i or not nearness[i, j] > -np.inf:
                 continue
-            for j in range(start, start + CHUNK):
-                if keys[j] >= floor and keys[j] > best[width - 1]:
-                    slot = width - 1
-                    while slot > 0 and best[slot - 1] < keys[j]:
-                        best[slot] = best[slot - 1]
-                        where[slot] = where[slot - 1]
-                        slot -= 1
-                    best[slot] = keys[j]
-                    where[slot] = j
-                    floor = max(floor, best[width - 1])
-        for slot in range(width):
-            out_ids[i, slot] = members[where[slot]] if where[slot] >= 0 else -1
-            out_keys[i, slot] = best[slot] + terms[i] if where[slot] >= 0 else -np.inf
-
-
-@kernel
-def insert_entries(
-    rows: Int32, entry_ids: Int32, entry_keys: Float32, ids: Int32, keys: Float32
-) -> None:
-    """Insert entries into lists.
-
-    rows: [e] which list. entry_ids, entry_keys: [e, w], -1 for none.
-    ids, keys: [n, width] lists, changed in place.
-    """
-    for e in range(len(rows)):
-        i = rows[e]
-        for slot in range(entry_ids.shape[1]):
-            if entry_ids[e, slot] >= 0:
-                _insert(ids[i], keys[i], entry_ids[e, slot], entry_keys[e, slot])
-
-
-@kernel
-def link(
-    ids: Int32,
-    fresh: Array,
-    sources: Int32,
-    starts: Ids,
-    source_fresh: Array,
-    width: int,
-    links: Int32,
-) -> None:
-    """Links of every row: its best `width` neighbours and up to `width` rows that list it.
-
-    ids, fresh: [rows, w] the lists and which entries are new since the last join.
-    sources, source_fresh: [e] rows listing row r, at starts[r]:starts[r + 1], nearest first.
-    links: [rows, 2 width] out: position + 1, negative where the link is new, 0 for none. A row that
-    is both neighbour and source is kept once.
-    """
-    for i in range(len(ids)):
-        count = 0
-        for slot in range(min(width, ids.shape[1])):
-            if ids[i, slot] >= 0:
-                mark = ids[i, slot] + 1
-                links[i, count] = -mark if fresh[i, slot] else mark
-                count += 1
-        forward = count
-        for e in range(starts[i], starts[i + 1]):
-            if count == forward + width:
-                break
-            mark = sources[e] + 1
-            seen = False
-            for slot in range(forward):
-                if abs(links[i, slot]) == mark:
-                    seen = True
-                    break
-            if not seen:
-                links[i, count] = -mark if source_fresh[e] else mark
-                count += 1
-        links[i, count:] = 0
+            candidate = packed(nearness[i, j], tail_of(members[j]))
+            if candidate > best[width - 1]:
+                place = width - 1
+                while place > 0 and best[place - 1] < candidate:
+                    best[place] = best[place - 1]
+                    place -= 1
+                best[place] = candidate
 
 
 @kernel
@@ -283,29 +143,6 @@ def score(
 
 
 @kernel
-def insert_found(indptr: Ids, found: Int32, found_keys: Float32, ids: Int32, keys: Float32) -> None:
-    """Insert every row's candidates into its list. ids, keys: [rows, w], changed in place."""
-    for r in range(len(indptr) - 1):
-        for e in range(indptr[r], indptr[r + 1]):
-            _insert(ids[r], keys[r], found[e], found_keys[e])
-
-
-@kernel
-def mark_fresh(before: Int32, before_fresh: Array, joined: int, ids: Int32, fresh: Array) -> None:
-    """fresh[r, s] = 1 where ids[r, s] has not been joined yet: it is not in before[r], or was there
-    unjoined, beyond the first `joined` places. All [rows, w]."""
-    for r in range(len(ids)):
-        for s in range(ids.shape[1]):
-            fresh[r, s] = 1 if ids[r, s] >= 0 else 0
-            if ids[r, s] < 0:
-                continue
-            for t in range(before.shape[1]):
-                if before[r, t] == ids[r, s]:
-                    fresh[r, s] = before_fresh[r, t] if t >= joined else 0
-                    break
-
-
-@kernel
 def sort_lists(values: Float32, numbers: Ids, ids: Int32) -> None:
     """Sort every list by (value ascending, number ascending). All [rows, w], changed in place."""
     for r in range(len(ids)):
@@ -323,33 +160,3 @@ def sort_lists(values: Float32, numbers: Ids, ids: Int32) -> None:
             values[r, t] = value
             numbers[r, t] = number
             ids[r, t] = candidate
-
-
-@kernel
-def fill_short(first: int, rows: int, ids: Int32, keys: Float32, least: int) -> int:
-    """Give every list at least `least` ids: from the places beside its row in cell order, nearest
-    place first, around the end. Their keys are -inf: anything found later goes before them.
-
-    first: position of the block's first row; rows: rows of the whole set, more than `least`.
-    Returns how many lists were short.
-    """
-    short = 0
-    for r in range(len(ids)):
-        count = 0
-        while count < ids.shape[1] and ids[r, count] >= 0:
-            count += 1
-        if count >= least:
-            continue
-        short += 1
-        step = 1
-        while count < least:
-            for sign in (1, -1):
-                candidate = (first + r + sign * step) % rows
-                known = candidate == first + r or count == least
-                for s in range(count):
-                    known = known or ids[r, s] == candidate
-                if not known:
-                    ids[r, count] = candidate
-                    count += 1
-            step += 1
-    return short

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STEPS",
+    "AppendStep",
     "EngineConfig",
     "FlowConfig",
     "InputConfig",
@@ -212,6 +213,10 @@ class Step(_Entry):
         """Inputs and steps that must be there before, by the key that names them."""
         return {"of": self.of}
 
+    def kinds(self) -> Mapping[str, str]:
+        """The kind of dataset that each of `sources` must be."""
+        return dict.fromkeys(self.sources(), self.takes)
+
     @abstractmethod
     def links(self, name: str) -> tuple[Link, ...]:
         """The links that make this step; the last one is called `name`."""
@@ -281,9 +286,32 @@ class SimilarityTilesStep(Step):
         )
 
 
+class AppendStep(Step):
+    """A graph over its rows and `new` vectors, as good as it was promised to be."""
+
+    takes: ClassVar[str] = "knn_graph"
+    gives: ClassVar[str] = "knn_graph"
+
+    stage: Literal["append"]
+    new: Name
+    seed: Seed = 0
+
+    def sources(self) -> Mapping[str, str]:
+        return {"of": self.of, "new": self.new}
+
+    def kinds(self) -> Mapping[str, str]:
+        return {"of": self.takes, "new": "vectors"}
+
+    def links(self, name: str) -> tuple[Link, ...]:
+        from simdist.models.grow import append_links  # noqa: PLC0415 - config stays light
+
+        return append_links(name, self.of, self.new, seed=self.seed)
+
+
 STEPS: Mapping[str, type[Step]] = {
     "knn_graph": KnnGraphStep,
     "similarity_tiles": SimilarityTilesStep,
+    "append": AppendStep,
 }
 
 

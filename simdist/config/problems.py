@@ -13,7 +13,7 @@ from pydantic import ValidationError as Invalid
 
 from simdist.config.flow import STEPS, FlowConfig, InputConfig, Step, needs
 
-__all__ = ["Problem", "validated", "wiring"]
+__all__ = ["Problem", "findings", "validated", "wiring"]
 
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -38,7 +38,7 @@ def validated(tree: Mapping[str, Any]) -> tuple[FlowConfig | None, list[Problem]
     try:
         flow = FlowConfig.model_validate(tree)
     except Invalid as error:
-        return None, [*_findings(error, FlowConfig, tree, ()), *problems]
+        return None, [*findings(error, FlowConfig, tree, ()), *problems]
     return (None if problems else flow), problems
 
 
@@ -54,8 +54,8 @@ def wiring(flow: FlowConfig) -> Iterator[Problem]:
             if source is None:
                 message = f"there is no input or step {named!r}{_nearest(named, there)}"
                 yield Problem(("steps", name, key), message)
-            elif source.gives != step.takes:
-                message = f"{named!r} is a {source.gives}; {step.stage} works on {step.takes}"
+            elif source.gives != (wanted := step.kinds()[key]):
+                message = f"{named!r} is a {source.gives}; {step.stage} works on {wanted}"
                 yield Problem(("steps", name, key), message)
     try:
         graphlib.TopologicalSorter(needs(flow)).prepare()
@@ -79,13 +79,11 @@ def _step(value: Any, path: Path, problems: list[Problem]) -> Any:
         try:
             return kind.model_validate(value)
         except Invalid as error:
-            problems += _findings(error, kind, value, path)
+            problems += findings(error, kind, value, path)
     return value
 
 
-def _findings(
-    error: Invalid, model: type[BaseModel], value: Any, prefix: Path
-) -> Iterator[Problem]:
+def findings(error: Invalid, model: type[BaseModel], value: Any, prefix: Path) -> Iterator[Problem]:
     """Pydantic's findings, one problem a path; the branches of a union are told together."""
     told: dict[Path, list[str]] = {}
     for found in error.errors(include_url=False):

@@ -14,7 +14,7 @@ from simdist.config.flow import FlowConfig
 from simdist.config.problems import Problem, validated, wiring
 from simdist.errors import ConfigError
 
-__all__ = ["Override", "load", "parse"]
+__all__ = ["Override", "load", "mapping_of", "parse", "read_text", "told"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,27 +41,14 @@ class Override:
 
 def load(path: str | Path, *, overrides: Sequence[str | Override] = ()) -> FlowConfig:
     """Read a YAML file and apply `a.b.c=value` overrides; ConfigError tells all that is wrong."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"cannot read the config {str(path)!r}: {reason}") from error
-    return parse(text, source=str(path), overrides=overrides)
+    return parse(read_text(path, "the config"), source=str(path), overrides=overrides)
 
 
 def parse(
     text: str, *, source: str = "config", overrides: Sequence[str | Override] = ()
 ) -> FlowConfig:
     """As `load`, from text; `source` is what errors call it."""
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-        tree = _yaml(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{source}:{mark.line + 1}" if mark else source
-        raise ConfigError(f"{where}: {getattr(error, 'problem', None) or error}") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{source}: expected a mapping with name, store, inputs and steps")
+    node, tree = mapping_of(text, source, "name, store, inputs and steps")
     tree = _expanded(tree)
     changes = [Override.parse(item) if isinstance(item, str) else item for item in overrides]
     for change in changes:
@@ -72,6 +59,35 @@ def parse(
     if flow is None or problems:
         raise ConfigError("\n".join(_told(p, source, node, changes) for p in problems))
     return flow
+
+
+def told(problem: Problem, source: str, node: yaml.Node | None) -> str:
+    """A problem at its line."""
+    return _told(problem, source, node, ())
+
+
+def read_text(path: str | Path, what: str) -> str:
+    """A text file; ConfigError, which says `what` it was to be, where it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot read {what} {str(path)!r}: {reason}") from error
+
+
+def mapping_of(text: str, source: str, keys: str) -> tuple[yaml.Node | None, dict[str, Any]]:
+    """The nodes, which know their lines, and the values of a YAML mapping; ConfigError where it is
+    none. source: what errors call the text; keys: what the mapping should have."""
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        tree = _yaml(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{source}:{mark.line + 1}" if mark else source
+        raise ConfigError(f"{where}: {getattr(error, 'problem', None) or error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{source}: expected a mapping with {keys}")
+    return node, tree
 
 
 class _Loader(yaml.SafeLoader):

@@ -41,4 +41,4 @@ def format_nbytes(nbytes: float) -> str:
         if size < 1024:
             return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
         size /= 1024
-    return f"{size:.1f} TiB"
+    return f"{size:.1f} TiB" if size < 10240 else f"{size / 1024:.1f} PiB"

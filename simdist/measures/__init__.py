@@ -11,7 +11,9 @@
     rows.py       rows checked and prepared
     base.py       Measure, Traits
     vectors.py    Dot, Cosine, SqEuclidean, Euclidean, Manhattan
+    bits.py       Hamming, Jaccard on rows of 0 and 1; Packed(either), on rows of bytes
     modifiers.py  Scaled(measure, lengthscales), Squash(distance, scale)
+    surrogates.py what a measure's cells are formed under, and rows shifted for precise products
     resolve.py    a name, a mapping or 'package.module:Class' -> Measure
 
 A measure knows rows, never tiles, engines or storage. May import `compiled`, `errors` and `types`;
@@ -36,6 +38,7 @@ A measure of your own is a dozen lines, and works everywhere that a shipped one 
 """
 
 from simdist.measures.base import Measure, Prepared, Rows, Traits
+from simdist.measures.bits import Hamming, Jaccard, Packed
 from simdist.measures.modifiers import Scaled, Squash
 from simdist.measures.resolve import SHIPPED, resolve
 from simdist.measures.vectors import Cosine, Dot, Euclidean, Manhattan, SqEuclidean
@@ -45,8 +48,11 @@ __all__ = [
     "Cosine",
     "Dot",
     "Euclidean",
+    "Hamming",
+    "Jaccard",
     "Manhattan",
     "Measure",
+    "Packed",
     "Prepared",
     "Rows",
     "Scaled",

@@ -43,6 +43,7 @@ class Traits:
     zero_rows: bool = True  # False: a row of zeros has no value (cosine)
     gemm: bool = False  # has the GEMM form of the module docstring
     negative_type: bool = False  # a distance whose exp(-distance / scale) is psd (Schoenberg 1938)
+    shift_invariant: bool = False  # f(x + c, y + c) = f(x, y), for any c [d]
 
 
 class Measure(ABC):
@@ -160,6 +161,17 @@ class Measure(ABC):
         """Nearness to values, elementwise and monotone; any shape. Values lie within the traits'
         bounds, whatever the rounding of nearness."""
         return nearness if self.traits.kind == "similarity" else np.negative(nearness)
+
+    def surrogate(self) -> Measure:
+        """The measure under which partitions form cells; it takes this one's prepared rows as raw.
+
+        A measure with a GEMM form whose neighbours are this one's neighbours, by and large: what it
+        misses costs work, never recall. The default follows from the traits:
+        simdist.measures.surrogates.
+        """
+        from simdist.measures.surrogates import default_surrogate  # noqa: PLC0415  it imports this
+
+        return default_surrogate(self)
 
     def spec(self) -> dict[str, Json]:
         """The measure as JSON: `resolve(measure.spec()) == measure`. Enters fingerprints.

@@ -86,6 +86,9 @@ class Scaled(Measure):
     def correct(self, nearness: Float32) -> Float32:
         return self.measure.correct(nearness)
 
+    def surrogate(self) -> Measure:
+        return _surrogate_of(self)
+
     def _scales(self, columns: int) -> Array:
         if len(self.lengthscales) != columns:
             raise InputError(
@@ -160,10 +163,19 @@ class Squash(Measure):
     def correct(self, nearness: Float32) -> Float32:
         return self._squashed(self.measure.correct(nearness))
 
+    def surrogate(self) -> Measure:
+        return _surrogate_of(self)
+
     def _squashed(self, distances: Float32) -> Float32:
         with np.errstate(under="ignore"):
             exponents = np.multiply(distances, np.float32(-1.0 / self.scale))
             return np.exp(exponents, out=exponents)
+
+
+def _surrogate_of(modified: Scaled | Squash) -> Measure:
+    """That of the measure inside, whose prepared rows are these; itself where that is its own."""
+    inside = modified.measure.surrogate()
+    return modified if inside == modified.measure else inside
 
 
 def _expect_measure(measure: object, of: str) -> None:

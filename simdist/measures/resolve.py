@@ -18,14 +18,29 @@ from typing import Any
 
 from simdist.errors import ConfigError
 from simdist.measures.base import Measure
+from simdist.measures.bits import Hamming, Jaccard, Packed
 from simdist.measures.modifiers import Scaled, Squash
+from simdist.measures.surrogates import Direction
 from simdist.measures.vectors import Cosine, Dot, Euclidean, Manhattan, SqEuclidean
 from simdist.types import Json
 
 __all__ = ["SHIPPED", "resolve"]
 
 SHIPPED: Mapping[str, type[Measure]] = {
-    cls.name: cls for cls in (Cosine, Dot, Euclidean, Manhattan, Scaled, SqEuclidean, Squash)
+    cls.name: cls
+    for cls in (
+        Cosine,
+        Direction,
+        Dot,
+        Euclidean,
+        Hamming,
+        Jaccard,
+        Manhattan,
+        Packed,
+        Scaled,
+        SqEuclidean,
+        Squash,
+    )
 }
 
 # What other libraries call them: one name each here, but the error knows.
@@ -38,8 +53,10 @@ _ELSEWHERE = {
     "l2": "euclidean",
     "l2sq": "sqeuclidean",
     "linear": "dot",
+    "mips": "dot",
     "rbf": "squash",
     "gaussian": "squash",
+    "tanimoto": "jaccard",
 }
 
 

@@ -134,7 +134,7 @@ class SqEuclidean(_CompiledPairs):
 
     name = "sqeuclidean"
     kernel = "square_gaps"
-    traits = Traits(kind="distance", low=0.0, gemm=True, negative_type=True)
+    traits = Traits(kind="distance", low=0.0, gemm=True, negative_type=True, shift_invariant=True)
 
     def pair(self, x: Array, y: Array) -> float:
         x, y = as_points(x, y, of=self.name)
@@ -156,7 +156,14 @@ class Euclidean(_CompiledPairs):
 
     name = "euclidean"
     kernel = "gaps"
-    traits = Traits(kind="distance", metric=True, low=0.0, gemm=True, negative_type=True)
+    traits = Traits(
+        kind="distance",
+        metric=True,
+        low=0.0,
+        gemm=True,
+        negative_type=True,
+        shift_invariant=True,
+    )
 
     def pair(self, x: Array, y: Array) -> float:
         x, y = as_points(x, y, of=self.name)
@@ -180,7 +187,7 @@ class Manhattan(_CompiledPairs):
 
     name = "manhattan"
     kernel = "absolute_gaps"
-    traits = Traits(kind="distance", metric=True, low=0.0, negative_type=True)
+    traits = Traits(kind="distance", metric=True, low=0.0, negative_type=True, shift_invariant=True)
 
     def pair(self, x: Array, y: Array) -> float:
         x, y = as_points(x, y, of=self.name)

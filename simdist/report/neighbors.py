@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simdist.errors import InputError
+from simdist.lists import standing_table
 from simdist.store.datasets import Dataset, Shard
 from simdist.types import Ids, Json
 
@@ -70,11 +71,11 @@ def _named(graph: Dataset, ids: Sequence[str | int]) -> pa.Table:
 
     found: dict[str | int, pa.Table] = {}
     searched = 0
-    for shard in graph.shards:
+    for place, shard in enumerate(graph.shards):
         if len(found) == len(set(ids)) or searched > ROWS_SEARCHED:
             break
         searched += shard.rows
-        table = graph.store.read_table(shard.objects["graph"], COLUMNS)
+        table = standing_table(graph, place, COLUMNS)
         kind = table["id"].type
         wanted = [name for name in ids if isinstance(name, int) == pa.types.is_integer(kind)]
         hits = table.filter(pc.is_in(table["id"], value_set=pa.array(wanted, kind)))
@@ -86,11 +87,12 @@ def _named(graph: Dataset, ids: Sequence[str | int]) -> pa.Table:
 
 
 def _drawn(graph: Dataset, count: int) -> pa.Table:
-    """Rows of the first shard, the same ones every time."""
-    shard = next(shard for shard in graph.shards if shard.rows)
-    rng = np.random.default_rng([0, shard.rows])
-    rows = np.sort(rng.choice(shard.rows, size=min(count, shard.rows), replace=False))
-    return graph.store.read_table(shard.objects["graph"], COLUMNS).take(rows)
+    """Rows of the first shard that has any, the same ones every time."""
+    tables = (standing_table(graph, place, COLUMNS) for place in range(len(graph.shards)))
+    table = next(table for table in tables if len(table))
+    rng = np.random.default_rng([0, len(table)])
+    rows = np.sort(rng.choice(len(table), size=min(count, len(table)), replace=False))
+    return table.take(rows)
 
 
 def _ids(vectors: Dataset, rows: Ids) -> dict[int, str | int]:

@@ -1,36 +1,38 @@
 """What a flow would do and need: every stage's forecast, and what is committed already.
 
     links ──> for each: rows and d of its input ──> forecast(config, n, d) ──> PlannedStep
-                          from a manifest, or from the metadata of the files to import
+                          from a manifest, from the metadata of the files to import, or as told
 
 Reads manifests, listings and file footers; runs nothing and writes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from simdist.config import links
 from simdist.engine.memory import format_nbytes, parse_nbytes
 from simdist.models.chain import Link, job_of
-from simdist.report.words import count, plural
-from simdist.runner import Job, committed
+from simdist.report.words import amount, count, plural
+from simdist.report.words import work as work_told
+from simdist.runner import Job, RoundForecast, committed
 from simdist.runner.plan import Forecast
 from simdist.runner.plan import fingerprint as fingerprint_of
+from simdist.stages.grow import AppendVectors
 from simdist.stages.vectors import ImportConfig, describe
 from simdist.stages.vectors import forecast as import_forecast
 from simdist.store.datasets import Dataset
 from simdist.types import Json
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from simdist.config import FlowConfig
     from simdist.store.store import Store
 
-__all__ = ["PlannedFlow", "PlannedStep", "plan_flow", "print_plan"]
+__all__ = ["PlannedFlow", "PlannedStep", "plan_flow", "print_plan", "rounds_table"]
 
 WORKER_MEMORY = "2GiB"  # what `open_engine` gives a worker where the config does not say
 
@@ -54,6 +56,7 @@ class PlannedStep:
     nbytes: int
     flops: float
     written: int
+    rounds: tuple[RoundForecast, ...] = ()
 
     def to_json(self) -> dict[str, Json]:
         return asdict(self)
@@ -84,26 +87,35 @@ class _Known:
 
     rows: int
     dim: int
-    fingerprint: str | None
-    dataset: Dataset | None
+    fingerprint: str | None = None
+    dataset: Dataset | None = None
 
 
-def plan_flow(flow: FlowConfig) -> PlannedFlow:
-    """Forecast a flow. Raises what importing would: a path that matches nothing, no such column."""
+def plan_flow(flow: FlowConfig, *, rows: int | None = None, dim: int | None = None) -> PlannedFlow:
+    """Forecast a flow. Raises what importing would: a path that matches nothing, no such column.
+
+    rows, dim: forecast for inputs of that shape instead of their own; what is committed for the
+    present ones does not count then.
+    """
     store = flow.store.open()
     return PlannedFlow(
         flow=flow.name,
         store=store.uri,
         engine=flow.engine.address or flow.engine.kind or "local",
         memory=flow.engine.memory or parse_nbytes(WORKER_MEMORY),
-        steps=tuple(_steps(links(flow, store=store), store)),
+        steps=tuple(_steps(links(flow, store=store), store, rows, dim)),
     )
 
 
-def _steps(chain: tuple[Link, ...], store: Store) -> Iterator[PlannedStep]:
+def _steps(
+    chain: tuple[Link, ...], store: Store, rows: int | None, dim: int | None
+) -> Iterator[PlannedStep]:
     known: dict[str, _Known] = {}
     for link in chain:
-        known[link.name] = it = _known(link, known, store)
+        it = _Known(rows, dim) if rows and dim else _known(link, known, store)
+        if rows or dim:  # another shape than the data's: nothing of it is known or committed
+            it = _Known(rows or it.rows, dim or it.dim)
+        known[link.name] = it
         stage: Any = link.stage
         if isinstance(link.config, ImportConfig):
             cost: Forecast = import_forecast(link.config, it.rows, it.dim)
@@ -127,6 +139,7 @@ def _steps(chain: tuple[Link, ...], store: Store) -> Iterator[PlannedStep]:
             nbytes=cost.nbytes,
             flops=cost.flops,
             written=cost.written,
+            rounds=cost.rounds,
         )
 
 
@@ -138,13 +151,16 @@ def _known(link: Link, known: Mapping[str, _Known], store: Store) -> _Known:
             return _Known(dataset.rows, dim, dataset.fingerprint, dataset)
         seen = describe(link.config)
         return _Known(seen.rows, seen.dim, None, None)
-    source = known[link.inputs["vectors"]]
+    source = known[link.inputs.get("vectors") or link.inputs["graph"]]
+    rows = source.rows
+    if isinstance(link.stage, AppendVectors):
+        rows += known[link.inputs["graph"]].rows
     inputs = {role: known[name].fingerprint for role, name in link.inputs.items()}
     found = {role: fingerprint for role, fingerprint in inputs.items() if fingerprint is not None}
     planned = None
     if len(found) == len(inputs):
         planned = fingerprint_of(link.stage, link.config, found)
-    return _Known(source.rows, source.dim, planned, dataset)
+    return _Known(rows, source.dim, planned, dataset)
 
 
 def _committed(link: Link, known: Mapping[str, _Known], store: Store) -> Dataset | None:
@@ -174,14 +190,47 @@ def print_plan(plan: PlannedFlow, console: Console) -> None:
             f"{count(step.rows)} x {step.dim}",
             f"{step.tasks:,}",
             Text(format_nbytes(step.nbytes), "red" if step in plan.too_large else ""),
-            _work(step.flops),
+            work_told(step.flops),
             format_nbytes(step.written),
             Text(_state(step), "dim"),
         )
     show(console, title, Text(plan.store, "dim"), Text(), indented(table))
+    for step in plan.steps:
+        if step.rounds and not step.committed:
+            show(console, Text(), indented(rounds_table(step.name, step.rounds)))
     for step in plan.too_large:
         need = f"{step.name} needs {format_nbytes(step.nbytes)} for its largest task"
         show(console, Text(f"\n{need}; a worker has {memory}. Raise engine.memory.", "red"))
+
+
+def rounds_table(name: str, rounds: Sequence[RoundForecast]) -> RenderableType:
+    """A line a round: what it computes, and what it moves."""
+    from rich.text import Text  # noqa: PLC0415 - JSON needs none of it
+
+    from simdist.report.terminal import columns  # noqa: PLC0415
+
+    table = columns()
+    table.add_column(Text(name, "bold"), no_wrap=True, min_width=16)
+    for heading in ("tasks", "rows", "work", "pairs", "reads", "moved", "writes", "requests"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for cost in rounds:
+        products = (work_told(cost.flops), work_told(cost.ops, "OP"))
+        table.add_row(
+            cost.name,
+            f"{cost.tasks:,}",
+            amount(cost.rows),
+            " ".join(filter(None, products)),
+            amount(cost.pairs) if cost.pairs else "",
+            _size(cost.read + cost.common),
+            _size(cost.moved),
+            _size(cost.written),
+            amount(cost.asked(1)),
+        )
+    return table
+
+
+def _size(nbytes: float) -> str:
+    return format_nbytes(nbytes) if nbytes else ""
 
 
 def _state(step: PlannedStep) -> str:
@@ -189,12 +238,4 @@ def _state(step: PlannedStep) -> str:
         return "committed already"
     if step.recorded:
         return f"{plural(step.recorded, 'task')} done, to be resumed"
-    return ""
-
-
-def _work(flops: float) -> str:
-    """`2.1 GFLOP`; nothing for a stage that only moves bytes."""
-    for size, name in ((1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP")):
-        if flops >= size:
-            return f"{flops / size:.1f} {name}"
     return ""

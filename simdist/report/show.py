@@ -12,7 +12,8 @@ from rich.text import Text
 
 from simdist.engine.memory import format_nbytes
 from simdist.report.terminal import columns, indented, recall_sentence, show
-from simdist.report.words import count, plural
+from simdist.report.words import amount, count, duration, plural
+from simdist.runner.journal import Run, last_run
 from simdist.store.datasets import Dataset
 from simdist.types import Json, ObjectRef
 
@@ -65,6 +66,7 @@ class Description:
     metrics: Mapping[str, Json]
     parts: tuple[Part, ...]
     lineage: tuple[Origin, ...]
+    run: Run | None = None  # how it was made; None where nothing of it was kept
 
     def to_json(self) -> dict[str, Json]:
         return asdict(self)
@@ -98,6 +100,7 @@ def describe(dataset: Dataset) -> Description:
         metrics=manifest.metrics,
         parts=tuple(_part(dataset, role) for role in roles),
         lineage=tuple(_lineage(dataset, 0)),
+        run=last_run(dataset.store, dataset.fingerprint),
     )
 
 
@@ -133,14 +136,18 @@ def _schema(store: Store, ref: ObjectRef) -> tuple[tuple[str, str], ...]:
     return ()
 
 
-def _lineage(dataset: Dataset, depth: int) -> Iterator[Origin]:
+def _lineage(dataset: Dataset, depth: int, told: set[str] | None = None) -> Iterator[Origin]:
+    """Where it comes from, depth first; what one dataset was made from is told once."""
+    told = set() if told is None else told
     for role, fingerprint in sorted(dataset.manifest.inputs.items()):
         manifest = dataset.store.manifest(fingerprint)
         if manifest is None:
             yield Origin(depth, role, "not in this store", fingerprint, None)
         else:
             yield Origin(depth, role, manifest.stage, fingerprint, manifest.rows)
-            yield from _lineage(Dataset(dataset.store, manifest), depth + 1)
+            if fingerprint not in told:
+                told.add(fingerprint)
+                yield from _lineage(Dataset(dataset.store, manifest), depth + 1, told)
 
 
 def inventory(store: Store) -> tuple[Entry, ...]:
@@ -188,6 +195,10 @@ def _paragraphs(it: Description) -> Iterator[RenderableType]:
     if it.metrics:
         yield Text("\nmeasured", "bold")
         yield indented(_pairs(_told(it.metrics)))
+    if it.run is not None:
+        workers = f"{it.run.engine} engine, {plural(it.run.workers, 'worker')}"
+        yield Text.assemble(("\ntook", "bold"), f"  {duration(it.run.seconds)} on the {workers}")
+        yield indented(_run(it.run))
 
 
 def _parts(parts: tuple[Part, ...]) -> RenderableType:
@@ -211,10 +222,34 @@ def _origins(lineage: tuple[Origin, ...]) -> RenderableType:
     return table
 
 
+def _run(run: Run) -> RenderableType:
+    """A line a round: its seconds, and its tasks, pairs and bytes beside what was forecast."""
+    table = columns()
+    table.add_column("round", no_wrap=True)
+    for heading in ("time", "CPU", "tasks", "forecast", "pairs", "forecast", "wrote", "forecast"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for step, cost in run.paired():
+        pairs = step.facts.get("scored", 0)
+        table.add_row(
+            step.name,
+            duration(step.seconds),
+            duration(step.cpu_seconds),
+            count(step.tasks),
+            Text("" if cost is None else count(cost.tasks), "dim"),
+            amount(pairs) if pairs else "",
+            Text("" if cost is None or not pairs else amount(cost.pairs), "dim"),
+            format_nbytes(step.written),
+            Text("" if cost is None else format_nbytes(cost.written), "dim"),
+        )
+    return table
+
+
 def _told(metrics: Mapping[str, Json]) -> dict[str, Any]:
     told = dict(metrics)
-    if metrics.get("recall") is not None and (sentence := recall_sentence(metrics)):
-        told["recall"] = sentence
+    for name in ("recall", "recall_new", "recall_repaired"):
+        found = metrics.get(name)
+        if found is not None and (sentence := recall_sentence({**metrics, "recall": found})):
+            told[name] = sentence
     return told
 
 

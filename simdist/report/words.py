@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["count", "duration", "plain", "plural", "value"]
+__all__ = ["amount", "count", "duration", "plain", "plural", "value", "work"]
 
 
 def duration(seconds: float) -> str:
@@ -25,6 +25,24 @@ def count(number: int) -> str:
 def plural(number: int, noun: str) -> str:
     """`1 task`, `12,000 tasks`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def amount(number: float) -> str:
+    """A count that may be large, three digits of it: `0`, `950`, `12.4 k`, `3.05 M`, `61.1 G`."""
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if number >= size:
+            scaled = number / (1e3 if letter == "k" else size)
+            digits = 2 if scaled < 10 else 1 if scaled < 100 else 0
+            return f"{scaled:.{digits}f} {letter}"
+    return f"{number:,.0f}"
+
+
+def work(flops: float, name: str = "FLOP") -> str:
+    """`2.1 GFLOP`; nothing for what only moves bytes."""
+    for size, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if flops >= size:
+            return f"{flops / size:.1f} {letter}{name}"
+    return ""
 
 
 def plain(text: object) -> str:

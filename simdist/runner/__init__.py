@@ -14,7 +14,17 @@ Imports stages never, schedulers never: a stage is handed in, an engine too.
 from simdist.runner.context import Context, JobSpec
 from simdist.runner.events import Event, Listener
 from simdist.runner.loop import committed, run
-from simdist.runner.plan import Commit, Forecast, Job, Record, Round, Rounds, Stage, Task
+from simdist.runner.plan import (
+    Commit,
+    Forecast,
+    Job,
+    Record,
+    Round,
+    RoundForecast,
+    Rounds,
+    Stage,
+    Task,
+)
 
 __all__ = [
     "Commit",
@@ -26,6 +36,7 @@ __all__ = [
     "Listener",
     "Record",
     "Round",
+    "RoundForecast",
     "Rounds",
     "Stage",
     "Task",

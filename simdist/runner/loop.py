@@ -26,6 +26,7 @@ from simdist.runner.events import (
     TaskDone,
     Teller,
 )
+from simdist.runner.journal import RoundRun, keep
 from simdist.runner.plan import Commit, Job, Record, Round, Task
 from simdist.runner.refusals import refuse_too_large, refuse_twice, refuse_unreachable
 from simdist.runner.resident import within
@@ -108,17 +109,23 @@ def _rounds(
     job: Job, spec: JobSpec, engine: Engine, tell: Teller, *, timeout: float | None
 ) -> Dataset:
     """Rounds until the stage says commit."""
+    started = time.monotonic()
     rounds: dict[str, Sequence[Record]] = {}
+    took: list[RoundRun] = []
     known = spec.store.list_records(spec.fingerprint)
     keys: set[str] = set()
     while isinstance(step := job.stage.next(job, rounds, Context(spec)), Round):
         if step.name in rounds:
             raise ConfigError(f"stage {job.stage.name} asked for round {step.name!r} twice")
         refuse_twice(step, keys, job.stage.name)
-        records, ref = _round(step, spec, known, engine, tell, timeout=timeout)
+        records, ref, run = _round(step, spec, known, engine, tell, timeout=timeout)
         rounds[step.name] = records
+        took.append(run)
         spec = replace(spec, rounds={**spec.rounds, step.name: ref})
-    return _commit(job, step, spec.fingerprint, spec.store)
+    dataset = _commit(job, step, spec.fingerprint, spec.store)
+    seconds = time.monotonic() - started
+    keep(job, dataset, took, run_id=spec.run_id, engine=engine, seconds=seconds)
+    return dataset
 
 
 def _give_up(spec: JobSpec, error: BaseException) -> None:
@@ -137,8 +144,9 @@ def _round(
     tell: Teller,
     *,
     timeout: float | None,
-) -> tuple[list[Record], ObjectRef]:
-    """Records of a round in plan order, and the object that lists them for later rounds."""
+) -> tuple[list[Record], ObjectRef, RoundRun]:
+    """Records of a round in plan order, the object that lists them for later rounds, and what the
+    round took."""
     started = time.monotonic()
     stage = spec.stage.name
     index = f"round-{step.name}"
@@ -148,12 +156,14 @@ def _round(
     if todo:
         refuse_too_large(todo, stage, engine)
     failed: Exception | None = None
+    took: list[TaskResult] = []
     try:
         # Closed here, not when somebody collects it: after a Ctrl-C nothing more may start.
         with closing(map_window(engine, _calls(spec, todo), timeout=timeout)) as ended:
             for _, result in ended:
                 key = result.record.task
                 done[key] = result.record
+                took.append(result)
                 tell(
                     TaskDone(
                         stage,
@@ -173,8 +183,9 @@ def _round(
     ref = spec.store.write_json("round", [record.to_json() for record in records])
     if index not in known:
         spec.store.write_record(spec.fingerprint, index, {"records": ref.to_json()})
-    tell(RoundDone(stage, step.name, len(step.tasks), time.monotonic() - started))
-    return records, ref
+    seconds = time.monotonic() - started
+    tell(RoundDone(stage, step.name, len(step.tasks), seconds))
+    return records, ref, RoundRun.of(step.name, records, took, seconds)
 
 
 def _calls(spec: JobSpec, tasks: Iterable[Task]) -> Iterator[Call]:

@@ -25,7 +25,19 @@ from simdist.types import Json, ObjectRef
 if TYPE_CHECKING:
     from simdist.runner.context import Context
 
-__all__ = ["Commit", "Forecast", "Job", "Record", "Round", "Rounds", "Stage", "Task", "fingerprint"]
+__all__ = [
+    "Commit",
+    "Forecast",
+    "Job",
+    "Record",
+    "Round",
+    "RoundForecast",
+    "Rounds",
+    "Stage",
+    "Task",
+    "fingerprint",
+    "kind_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +112,82 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
+class RoundForecast:
+    """What one round of a stage is expected to cost, all of its tasks together.
+
+    name: the round's. Rounds that differ only in their numbers (`join-0-1`) are of one `kind`.
+    nbytes: peak of one task.
+    flops: floating point operations in matrix products; ops: integer ones (a multiply-add is two).
+    pairs: scored one by one, by a kernel that gathers them.
+    read, written: bytes that tasks read of what is theirs (their block, what others left for it),
+        and bytes they leave in the store.
+    common: bytes of objects that tasks look something up in, which a worker fetches whole the first
+        time and keeps; reach: the share of them that one task looks into.
+    moved: bytes that tasks look at in other parts of the data than their own: what would cross the
+        network even if nothing else did.
+    requests: of the store (head, get, put), beside those for common objects, which a worker makes
+        once: common_requests.
+    rows: handled; a copy of a row counts as a row.
+    """
+
+    name: str
+    tasks: int
+    nbytes: int = 0
+    flops: float = 0.0
+    ops: float = 0.0
+    pairs: float = 0.0
+    read: int = 0
+    written: int = 0
+    moved: int = 0
+    common: int = 0
+    reach: float = 1.0
+    requests: int = 0
+    common_requests: int = 0
+    rows: int = 0
+
+    @property
+    def kind(self) -> str:
+        """The name without its numbers: `join` of `join-0-1`."""
+        return kind_of(self.name)
+
+    def fetched(self, workers: int, cache: float = float("inf")) -> float:
+        """Bytes that leave the store, where each of so many workers can keep `cache` bytes."""
+        return self.read + self.times(workers, cache) * self.common
+
+    def asked(self, workers: int, cache: float = float("inf")) -> float:
+        """Requests that reach the store, likewise."""
+        return self.requests + self.times(workers, cache) * self.common_requests
+
+    def times(self, workers: int, cache: float = float("inf")) -> float:
+        """How often what is common is fetched: by a worker once, as far as its tasks look into it
+        (each into another part, drawn at random), and by each task where no cache holds that."""
+        at_work = min(self.tasks, workers)
+        if not at_work:
+            return 0.0
+        share = 1.0 - float((1.0 - self.reach) ** (self.tasks / at_work))
+        if share * self.common <= cache:
+            return at_work * share
+        return max(self.tasks * self.reach, at_work * share)
+
+
+def kind_of(name: str) -> str:
+    """A round's name without its numbers: `join` of `join-0-1`."""
+    return name.rstrip("-0123456789")
+
+
+@dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a stage expects to cost, from n, d and its config alone."""
+    """What a stage expects to cost, from n, d and its config alone.
+
+    rounds: one by one where the stage can tell, in the order they run; their sums need not be the
+    figures of the whole, which are those of the stage's own formula.
+    """
 
     tasks: int
     nbytes: int  # peak of one task
     flops: float
     written: int  # bytes to the store
+    rounds: tuple[RoundForecast, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
     files ── import_vectors ──> vectors ──┬── partition ──> partition ──┐
                                           ├───────── knn_graph <────────┘ ──> knn_graph
                                           └──────── similarity_tiles ───────> the matrix, in Zarr
+    knn_graph ── append, delete, compact ──> the graph as its rows come and go    (stages/grow)
 
 A stage is pure (`simdist.runner.plan.Stage`): it says which tasks come next and computes one of
 them, and knows neither the engine, the workers nor the clock. Stages do not import one another:

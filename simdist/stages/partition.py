@@ -18,6 +18,7 @@ import numpy as np
 
 from simdist.errors import ConfigError, InputError
 from simdist.measures import Prepared, resolve
+from simdist.measures.surrogates import around, middle
 from simdist.panels import refuse_zero_rows
 from simdist.partitions import (
     FANOUT,
@@ -25,14 +26,16 @@ from simdist.partitions import (
     as_surrogate,
     block_rows,
     cell_count,
+    has_codes,
     measure_surrogate,
     nearest_leaders,
     order_leaders,
     terms_of,
 )
 from simdist.runner.plan import Commit, Forecast, Job, Record, Round, Rounds, Task
+from simdist.stages.costs import Work, partition_rounds
 from simdist.store.datasets import Shard
-from simdist.types import Array, Ids, Int32, Json
+from simdist.types import Array, Ids, Int32, Json, ObjectRef
 
 if TYPE_CHECKING:
     from simdist.runner.context import Context
@@ -99,7 +102,7 @@ class PartitionStage:
     """See the module docstring."""
 
     name: ClassVar[str] = "partition"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     def next(self, job: Job, rounds: Rounds, context: Context) -> Round | Commit:
         """The first round of the story that is not committed yet; else the manifest."""
@@ -126,7 +129,17 @@ class PartitionStage:
                 _gather_nbytes(shape),
             ),
             flops=2.0 * rows * dim * (shape.cells + FINE),
-            written=rows * (4 * dim + 8 + 13 * shape.fanout),
+            written=rows * (5 * dim + 24 + 13 * shape.fanout),
+            rounds=partition_rounds(
+                Work(
+                    rows,
+                    dim,
+                    k=1,
+                    cells=shape.cells,
+                    known=shape.fanout,
+                    coded=has_codes(resolve(config.measure)),
+                )
+            ),
         )
 
 
@@ -190,7 +203,8 @@ def _assign_nbytes(shape: Shape, largest: int) -> int:
 
 def _gather_nbytes(shape: Shape) -> int:
     rows = min(shape.block_rows, shape.rows)
-    return rows * (3 * 4 * shape.dim + 40 * shape.fanout + 64) + 64 * shape.fine + (1 << 20)
+    held = 3 * 4 * shape.dim + shape.dim + 80 + 40 * shape.fanout + 64
+    return rows * held + 64 * shape.fine + (1 << 20)
 
 
 def _sample(context: Context, task: Task) -> Record:
@@ -216,6 +230,8 @@ def _leaders(context: Context, task: Task) -> Record:
     shape = _shape(context.config, context.inputs["vectors"])
     sample = np.concatenate([context.load(r.objects["vectors"]) for r in context.records("sample")])
     prepared = as_surrogate(surrogate, measure, measure.prepare(sample))
+    origin = middle(surrogate, prepared)
+    prepared = around(surrogate, prepared, origin)
     chosen = context.rng("cells").choice(len(sample), shape.cells, replace=False)
     chosen = chosen[order_leaders(prepared.vectors[chosen])]
     leaders = prepared.take(chosen)
@@ -233,6 +249,10 @@ def _leaders(context: Context, task: Task) -> Record:
             "fine": context.write_array("leaders", prepared.vectors[fine]),
             "fine_terms": context.write_array("leaders", terms_of(prepared.take(fine))),
             "fine_starts": context.write_array("leaders", starts.astype(np.int64)),
+            **({} if origin is None else {"origin": context.write_array("leaders", origin)}),
+            "centre": context.write_array(
+                "leaders", measure.prepare(sample).vectors.mean(axis=0, dtype=np.float64)
+            ),
         },
     )
 
@@ -256,6 +276,7 @@ def _assign(context: Context, task: Task) -> Record:
     fine_starts = context.load(found["fine_starts"])
     raw = _vectors(context, source.manifest.shards[task.args["shard"]])
     rows = as_surrogate(surrogate, measure, measure.prepare(raw))
+    rows = around(surrogate, rows, context.load(found["origin"]) if "origin" in found else None)
     cells = nearest_leaders(rows, leaders, shape.fanout, check=context.check)
     code = np.empty(len(rows), np.int64)
     for cell, members in enumerate(_by_cell(cells[:, 0], shape.cells)):
@@ -323,11 +344,27 @@ def _gather(context: Context, task: Task) -> Record:
     }
     if prepared.terms is not None:
         objects["terms"] = context.write_array("terms", prepared.terms)
+    if has_codes(measure):
+        objects |= _coded(context, prepared)
     sizes = np.zeros((shape.cells, shape.fanout), np.int64)
     for rank in range(shape.fanout):
         sizes[:, rank] = np.bincount(cells[:, rank], minlength=shape.cells)
     objects["sizes"] = context.write_array("sizes", sizes)
     return Record(task.key, objects)
+
+
+def _coded(context: Context, rows: Prepared) -> dict[str, ObjectRef]:
+    """The rows as int8 codes around the centre of the sample."""
+    from simdist.compiled.codes import FACTS, code_nbytes, encode  # noqa: PLC0415
+
+    centre = context.load(context.records("leaders")[0].objects["centre"])
+    codes = np.empty((len(rows), code_nbytes(rows.vectors.shape[1])), np.int8)
+    facts = np.empty((len(rows), FACTS), np.float32)
+    encode(rows.vectors, centre, np.zeros(len(rows), np.float32), codes, facts)
+    return {
+        "codes": context.write_array("codes", codes),
+        "facts": context.write_array("facts", facts),
+    }
 
 
 def _runs(
@@ -368,6 +405,7 @@ def _manifest(shape: Shape, rounds: Rounds, context: Context) -> Commit:
             "leaders": found["leaders"],
             "leader_terms": found["leader_terms"],
             "sizes": context.write_array("sizes", np.asarray(sizes)),
+            **({"origin": found["origin"]} if "origin" in found else {}),
         },
     )
 

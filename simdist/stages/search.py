@@ -33,7 +33,7 @@ from simdist.runner.plan import Commit, Forecast, Job, Record, Round, Rounds, Ta
 from simdist.store.datasets import Shard
 from simdist.tiles import TopK, TopKState
 from simdist.tiles.exact import fold_exact, nearest, signed
-from simdist.tiles.memory import exact_memory, fold_memory, rerank_memory
+from simdist.tiles.memory import around_nbytes, exact_memory, fold_memory, rerank_memory
 from simdist.types import Ids, Int32, Json
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class KnnSearch:
     corpus' partition."""
 
     name: ClassVar[str] = "knn"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     def next(self, job: Job, rounds: Rounds, context: Context) -> Round | Commit:
         """The first round of the story that is not committed yet; else the manifest."""
@@ -133,7 +133,8 @@ def _nbytes(context: Context, queries: int, columns: int, dim: int) -> int:
     listed = rerank_memory(queries, columns, dim, k + SLACK, k).nbytes
     redone = exact_memory(queries, columns, dim, k).nbytes
     folded = fold_memory(measure, top, queries, columns, dim).nbytes
-    return int(24 * queries * (k + SLACK) + max(folded, listed, redone))
+    moved = around_nbytes(measure, queries, columns, dim)
+    return int(24 * queries * (k + SLACK) + max(folded, listed, redone) + moved)
 
 
 def _exact_story(context: Context, queries: RowPanels) -> Iterator[Round]:
@@ -363,6 +364,7 @@ def _manifest(job: Job, queries: RowPanels, rounds: Rounds) -> Commit:
         "measure": queries.measure.name,
         "method": job.config.method,
         "edges": queries.rows * job.config.k,
+        "corpus": job.inputs["corpus"].rows,
         "rounds": list(rounds),
     }
     if job.config.method == "exact":

@@ -25,7 +25,7 @@ from typing import TypeVar
 from simdist.errors import ConfigError, IntegrityError
 from simdist.types import ObjectRef
 
-__all__ = ["WorkerCache", "checked_once", "damaged", "unreadable", "worker_cache"]
+__all__ = ["WorkerCache", "checked_once", "damaged", "unreadable", "worker_cache", "written"]
 
 FRACTION_OF_FREE = 0.2
 STALE_SECONDS = 86_400  # a temporary file this old was left by a process that died
@@ -151,8 +151,23 @@ def checked_once(
             got = hashlib.file_digest(file, "sha256").hexdigest()
     if got != ref.sha256:
         raise damaged(where, ref, got or "not read", stat.st_size)
+    _remember(identity, stat.st_mtime_ns)
+
+
+def written(path: Path, ref: ObjectRef) -> None:
+    """This process has just written the file from bytes that it hashed: as good as checked, until
+    somebody changes or replaces it."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:  # removed already; whoever reads it will say so
+        return
+    if stat.st_size == ref.nbytes:
+        _remember((str(path), ref.sha256, stat.st_ino, stat.st_size), stat.st_mtime_ns)
+
+
+def _remember(identity: Hashable, mtime_ns: int) -> None:
     with _guard:
-        _checked[identity] = stat.st_mtime_ns
+        _checked[identity] = mtime_ns
         while len(_checked) > CHECKS_REMEMBERED:
             _checked.popitem(last=False)
 

@@ -17,7 +17,7 @@ import numpy as np
 from simdist.errors import ConfigError, ConflictError, IntegrityError, ObjectMissing
 from simdist.npy import HEADER_NBYTES, read_header
 from simdist.store import leases, names, sealed
-from simdist.store.cache import checked_once, damaged, unreadable, worker_cache
+from simdist.store.cache import checked_once, damaged, unreadable, worker_cache, written
 from simdist.store.datasets import Dataset, Manifest
 from simdist.store.formats import Buffer, json_bytes, npy_pieces, npy_view, parquet_buffer
 from simdist.store.objects import ObjectInfo, Objects
@@ -60,6 +60,7 @@ class Store:
     manifests/{fingerprint}.json              a committed dataset; created once
     names/{name}/{number}.json                see `names`
     memos/{sha256 of key}.json                what was learnt once and need not be read again
+    runs/{fingerprint}/{run}.json             what a run took that committed a dataset
     leases/{run}/driver.json, cancelled       a driver at work, and its wish to stop; gc.json
     """
 
@@ -229,7 +230,7 @@ class Store:
         """Give a dataset a name; returns its number. What is named so already gets no new one."""
         return names.point(self.objects, name, _fingerprint(fingerprint))
 
-    # -- memos, leases --
+    # -- memos, runs, leases --
 
     def memo(self, key: str) -> Json | None:
         """What `write_memo` kept under any string, or None."""
@@ -240,6 +241,18 @@ class Store:
         """Keep a JSON value under any string, once; returns the one that stands."""
         kept = {"key": key, "value": value}
         return self._create(_memo_key(key), kept, f"the memo of {key}")["value"]
+
+    def write_run(self, fingerprint: str, run_id: str, value: dict[str, Json]) -> None:
+        """Keep what a run took that committed a dataset; nothing refers to it."""
+        key = f"runs/{_fingerprint(fingerprint)}/{run_id}.json"
+        self._create(key, value, f"the journal of run {run_id}")
+
+    def last_run(self, fingerprint: str) -> dict[str, Json] | None:
+        """What `write_run` kept latest, by the store's clock, or None."""
+        kept = list(self.objects.list(f"runs/{_fingerprint(fingerprint)}"))
+        if not kept:
+            return None
+        return self._read_small(max(kept, key=lambda info: (info.modified, info.key)).key)
 
     def lease(self, run_id: str, payload: dict[str, Json]) -> AbstractContextManager[None]:
         """While this lasts, a driver is at work on this run, and on what; `gc` heeds it.
@@ -286,6 +299,9 @@ class Store:
         fresh = info is not None and datetime.now(UTC) - info.modified < TRUSTED_AGE
         if info is None or not (fresh and self._unchanged(ref, info)):
             self.objects.put(ref.key, pieces)
+            path = self.objects.local_path(ref.key)
+            if path is not None:
+                written(path, ref)
         return ref
 
     def _unchanged(self, ref: ObjectRef, info: ObjectInfo) -> bool:

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 from simdist.errors import InputError
 from simdist.measures import Measure, Prepared, Traits, resolve
+from simdist.measures.surrogates import around
 from simdist.types import Array, Float64
 
 __all__ = ["MeasureLaws"]
@@ -86,6 +87,7 @@ class MeasureLaws:
         factor), "shift" (all rows by one vector), "rotation" (all rows, orthogonal).
     degree: f(c x, c y) = c ** degree f(x, y).
     near_rtol: relative error of `pairs` on near-duplicates (rows that differ in their last digits).
+    factors: times which a row is still one that the measure takes.
     rtol, atol: float32 tolerance of values of ordinary rows; see `slack`.
     """
 
@@ -95,6 +97,7 @@ class MeasureLaws:
     invariant: ClassVar[frozenset[str]] = frozenset()
     degree: ClassVar[float | None] = None
     near_rtol: ClassVar[float | None] = None
+    factors: ClassVar[tuple[float, ...]] = (-1.0, 2.0, 3.0)
     rtol: ClassVar[float] = 1e-5
     atol: ClassVar[float] = 1e-5
 
@@ -113,6 +116,10 @@ class MeasureLaws:
     def points(self, rng: np.random.Generator, n: int, d: int) -> Float64:
         """Ordinary rows for this measure, [n, d]; default: standard normal, about unit scale."""
         return rng.standard_normal((n, d))
+
+    def between(self, x: Float64, y: Float64) -> Float64:
+        """A point between two others, [d]; default: half way."""
+        return (x + y) / 2
 
     def slack(self, X: Float64, Y: Float64, expected: Float64) -> Array:
         """How far a block's values may be off, [n, m]; default: atol + rtol |expected|."""
@@ -238,7 +245,7 @@ class MeasureLaws:
         self, case: Case
     ) -> None:
         X, _ = self._two(case._replace(n=7, dtype="float64"))
-        X[1] = (X[0] + X[2]) / 2  # a point between two others makes the inequality tight
+        X[1] = self.between(X[0], X[2])  # makes the inequality tight
         values = self._oracle(X, X)
         detour = (values[:, :, None] + values[None, :, :]).min(axis=1)
         assert (values <= detour * (1 + 1e-9) + 1e-12).all()
@@ -251,7 +258,7 @@ class MeasureLaws:
     @given(case=_CASES)
     def test_its_matrix_is_positive_semi_definite(self, case: Case) -> None:
         X, _ = self._two(case._replace(n=9, dtype="float32"))
-        X = np.concatenate([X, X[:3], 2 * X[3:6]])
+        X = np.concatenate([X, X[:3], *(factor * X[3:6] for factor in self.factors)])
         eigenvalues = np.linalg.eigvalsh(self.measure.block(X, X).astype(np.float64))
         assert eigenvalues[0] >= -1e-5 * max(eigenvalues[-1], 1.0) * len(X)
 
@@ -259,7 +266,7 @@ class MeasureLaws:
     @given(case=_CASES)
     def test_values_are_finite_and_within_the_bounds_of_the_traits(self, case: Case) -> None:
         X, _ = self._two(case)
-        X = np.concatenate([X, X, -X, 3 * X])
+        X = np.concatenate([X, X, *(factor * X for factor in self.factors)])
         low, high = self.measure.traits.low, self.measure.traits.high
         for values in (self.measure.block(X, X), self.measure.pairs(X, X[::-1])):
             assert np.isfinite(values).all()
@@ -280,6 +287,37 @@ class MeasureLaws:
             X[3] = 0.0
             with pytest.raises(InputError, match="row 3"):
                 self.measure.prepare(X)
+
+    @claimed(by=_traits(lambda traits: traits.shift_invariant))
+    @_LAWS
+    @given(case=_CASES)
+    def test_it_does_not_see_a_shift_of_all_rows(self, case: Case) -> None:
+        X, Y = self._two(case._replace(dtype="float64"))
+        shift = np.random.default_rng(case.seed).standard_normal(X.shape[1])
+        shifted = X + shift, Y + shift
+        _within(self._oracle(*shifted), self._oracle(X, Y), 1e-9)
+
+    @claimed(by=_traits(lambda traits: traits.gemm and traits.shift_invariant))
+    @_LAWS
+    @given(case=_CASES)
+    def test_products_may_be_taken_from_another_origin(self, case: Case) -> None:
+        X, Y = self._two(case)
+        A, B = self.measure.prepare(X), self.measure.prepare(Y)
+        origin = A.vectors[0]
+        moved = [around(self.measure, rows, origin) for rows in (A, B)]
+        size = sum(np.square(rows.vectors).sum(axis=1).max() for rows in (A, B, *moved))
+        _within(self.measure.nearness(*moved), self.measure.nearness(A, B), 1e-5 * size)
+
+    @_LAWS
+    @given(case=_CASES)
+    def test_its_surrogate_has_products_of_its_prepared_rows(self, case: Case) -> None:
+        X, Y = self._two(case)
+        surrogate = self.measure.surrogate()
+        assert surrogate.traits.gemm
+        A, B = self.measure.prepare(X), self.measure.prepare(Y)
+        if surrogate != self.measure:
+            A, B = surrogate.prepare(A.vectors), surrogate.prepare(B.vectors)
+        assert np.isfinite(surrogate.nearness(A, B)).all()
 
     # -- what the class claims --
 

@@ -14,7 +14,8 @@ d 2^-24 |x| |y| that differ between tiles.
 and true nearness differ by at most E (`key_error`), so its value is at most as near as
 correct(weakest + E). Where the k-th recomputed value is strictly nearer than that, no column
 outside can belong to the k, and the row is exact. Rows with many near-ties (duplicates) are not
-certified, and are redone by `fold_exact`.
+certified, and are redone by `fold_exact`. Keys of distances are taken from the middle of the
+columns (`measures.surrogates.around`): E shrinks with how far rows are from there.
 
 *What is assumed.* With a GEMM form: terms are rounded to float32 once, `pairs` errs by no more than
 a few float32 roundings of its sums, `correct` is monotone to within 8 units in the last place.
@@ -31,6 +32,7 @@ import numpy as np
 
 from simdist.errors import InputError
 from simdist.measures.base import Measure, Prepared, Rows
+from simdist.measures.surrogates import around, middle
 from simdist.tiles.candidates import PAIRS
 from simdist.tiles.fold import Check, fold
 from simdist.tiles.ids import as_ids, locate
@@ -95,10 +97,13 @@ def nearest(
     row_ids = as_ids(rows, len(A), "rows")
     column_ids = row_ids if Y is None else as_ids(columns, len(B), "columns")
     topk = TopK(k + slack, exclude_self=exclude_self)
+    origin = middle(measure, B)
+    near_A = around(measure, A, origin)
+    near_B = near_A if Y is None else around(measure, B, origin)
     lists = fold(
         measure,
-        A,
-        None if Y is None else B,
+        near_A,
+        None if Y is None else near_B,
         topk,
         rows=rows,
         columns=columns,
@@ -106,7 +111,7 @@ def nearest(
         check=check,
     )
     values, ids = rerank(measure, A, B, lists.ids, k, rows=row_ids, columns=column_ids)
-    sure = certify(measure, A, reach(B), weakest=lists.keys[:, -1], worst=values[:, -1])
+    sure = certify(measure, near_A, reach(near_B), weakest=lists.keys[:, -1], worst=values[:, -1])
     redo = np.flatnonzero(~sure)
     state = fold_exact(
         measure,
@@ -195,8 +200,9 @@ def key_error(measure: Measure, X: Prepared, columns: Reach) -> Float64:
     """E: [n] how far a GEMM key of a row may lie from the nearness that `pairs` stands for.
 
     |fl(x.y) - x.y| <= g |x| |y| with g = d u / (1 - d u), in any order of summation, fused or not
-    (Higham 2002, section 3.1); adding two terms, and what `pairs` rounds itself, adds a few u of
-    the sizes involved. Without a GEMM form it is a relative error: the factor of |key|.
+    (Higham 2002, section 3.1); adding two terms, shifting both rows to another origin (each entry
+    is rounded once), and what `pairs` rounds itself, adds a few u of the sizes involved. Without a
+    GEMM form it is a relative error: the factor of |key|.
     """
     d = X.vectors.shape[1]
     g = (d + 16) * UNIT / (1 - (d + 16) * UNIT)
@@ -242,16 +248,17 @@ def fold_exact(
     else:
         np.minimum.at(floor, member, signed(measure, worst))
     state = shared.init(row_ids[first])
-    useful = _useful_key(measure, key_error(measure, alike, reach(B)), floor)
+    origin = middle(measure, B)
+    near_A, near_B = around(measure, alike, origin), around(measure, B, origin)
+    useful = _useful_key(measure, key_error(measure, near_A, reach(near_B)), floor)
     shape = (tile or Tile()).within(len(alike), len(B))
     for i in cuts(0, len(alike), shape.rows):
         part = TopKState(state.ids[i], state.keys[i])
         for j in cuts(0, len(B), shape.columns):
             if check is not None:
                 check()
-            left, right = alike.take(i), B.take(j)
-            chosen = measure.nearness(left, right) >= useful[i][:, None]
-            _offer_pairs(measure, left, right, chosen, column_ids[j], part)
+            chosen = measure.nearness(near_A.take(i), near_B.take(j)) >= useful[i][:, None]
+            _offer_pairs(measure, alike.take(i), B.take(j), chosen, column_ids[j], part)
     return _for_each(reducer, state, member, row_ids)
 
 

@@ -22,6 +22,7 @@ from simdist.tiles.shape import Tile
 
 __all__ = [
     "Memory",
+    "around_nbytes",
     "candidates_memory",
     "exact_memory",
     "fold_memory",
@@ -122,6 +123,13 @@ def exact_memory(n: int, m: int, d: int, k: int, *, tile: Tile | None = None) ->
         + _PAIR_NBYTES * min(PAIRS, shape.rows * shape.columns)
         + 40 * (n + m),
     )
+
+
+def around_nbytes(measure: Measure, n: int, m: int, d: int) -> int:
+    """Of the copies that `exact.nearest` and `exact.fold_exact` take keys from where rows lie far
+    from the origin: n rows and m columns under L2, nothing under other measures."""
+    movable = measure.traits.gemm and measure.traits.shift_invariant
+    return 4 * (n + m) * (d + 1) if movable else 0
 
 
 _PAIR_NBYTES = 48  # positions, ids, the float64 sum, its float32 rounding and terms

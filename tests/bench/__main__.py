@@ -1,53 +1,76 @@
-"""`make bench`: every benchmark in turn, or those named. Prints tables; asserts no times.
+"""`make bench`: the quick benchmarks in turn, or those named. Prints tables; asserts no times.
 
-make bench                      all
-make bench ARGS="peers --rounds 5"
+make bench                          the quick selection
+make bench-full                     all, in full: several hours
+make bench ARGS="frontier --rounds 5 --data mnist"
 
-peers     the k-NN graph of real embeddings: simdist, pynndescent and faiss in turn
-engines   the same job on local, Dask and Ray: the same bytes, and what each costs
-budgets   the same bytes under any memory and worker count; faiss on the reported recall
-memory    what a worker holds against what it was given, on every engine
-million   1,000,000 x 128 synthetic rows on the local engine: time, memory, recall
-exact     every pair: simdist and faiss in turn
-tiles     the whole matrix as a Zarr array: simdist, and numpy with zarr in one go
+frontier     recall against time: simdist and its peers in turn; table, plot
+weight       memory above imports and input, beside pynndescent
+growth       time against rows, from 10,000 to 1,000,000
+leaderboard  200,000 x 1024 in the unit of the 2026 indexing challenge
+adversarial  is the recall asked for there, on data made to break it
+exact        every pair: simdist and faiss in turn
+engines      one and two workers of local, Dask and Ray: the same bytes, and what each costs
+spill        a data set five times its memory, beside the same run with room
+same         one seed, one graph: any engine, any number of workers
+budgets      the same bytes under any memory and worker count; faiss on the reported recall
+memory       what a worker holds against what it was given, on every engine
+million      1,000,000 x 128 synthetic rows on the local engine: time, memory, recall
+tiles        the whole matrix as a Zarr array: simdist, and numpy with zarr in one go
 
 and only when it is named, for it takes half an hour:
 
-coverage  does the reported interval hold the true recall, over 20 seeds
+coverage     does the reported interval hold the true recall, over 20 seeds
 """
 
 from __future__ import annotations
 
-import os
-import platform
 import runpy
 import sys
 
-import psutil
+from tests.bench.ledger import machine
 
-BENCHES = ("peers", "engines", "budgets", "memory", "million", "exact", "tiles")
-ASKED_FOR = ("coverage",)
+QUICK = (
+    "frontier --data packages,mnist --rounds 3",
+    "weight",
+    "exact --repeats 1",
+    "engines --rounds 1 --workers 1,2",
+    "adversarial --rows 20000",
+    "same --engines local:1,local:2,local:3,dask:2,ray:2",
+)
+FULL = (
+    "frontier --full --data packages,mnist --rounds 3",
+    "frontier --full --data easy,hard,leaderboard --rounds 3 --slow 60",
+    "weight",
+    "growth",
+    "leaderboard",
+    "adversarial --targets 0.9,0.95,0.99",
+    "adversarial --data packages,mnist,easy,hard,leaderboard",
+    "exact",
+    "engines",
+    "engines --rows 1000000 --rounds 1 --workers 2",
+    "spill",
+    "same",
+    "budgets",
+    "memory",
+    "million",
+    "tiles",
+)
+NAMES = {line.split()[0] for line in FULL} | {"coverage"}
 
 
 def main() -> None:
-    """Run the named benchmarks, each with the arguments that follow its name."""
-    known = BENCHES + ASKED_FOR
-    names = [word for word in sys.argv[1:] if word in known] or list(BENCHES)
-    rest = [word for word in sys.argv[1:] if word not in known]
-    print(_machine())
-    for name in names:
-        print(f"\n## {name}\n", flush=True)
-        sys.argv = [f"tests/bench/{name}.py", *rest]
+    """Run the named benchmarks, each with the arguments that follow the names, or a selection."""
+    names = [word for word in sys.argv[1:] if word in NAMES]
+    rest = [word for word in sys.argv[1:] if word not in NAMES and word != "full"]
+    selection = names or (FULL if "full" in sys.argv[1:] else QUICK)
+    here = machine()
+    print(f"{here['cpu']}, {here['cores']} cores, {here['gib']} GiB, Python {here['python']}")
+    for line in selection:
+        print(f"\n## {line}\n", flush=True)
+        name, *own = line.split()
+        sys.argv = [f"tests/bench/{name}.py", *own, *rest]  # of one said twice the last counts
         runpy.run_module(f"tests.bench.{name}", run_name="__main__")
-
-
-def _machine() -> str:
-    model = platform.processor() or platform.machine()
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo") as lines:
-            model = next((x.split(":")[1].strip() for x in lines if "model name" in x), model)
-    memory = psutil.virtual_memory().total / 2**30
-    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ import time
 from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -56,7 +56,7 @@ def main() -> None:
         _inside(arguments)
         return
     with tempfile.TemporaryDirectory(prefix="simdist-bench-", dir=arguments.folder) as folder:
-        path = _data(arguments, Path(folder))
+        path = written(arguments, Path(folder))
         if arguments.tasks:
             _print_tasks(arguments, path, folder)
             return
@@ -86,7 +86,7 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _data(arguments: argparse.Namespace, folder: Path) -> str:
+def written(arguments: argparse.Namespace, folder: Path) -> str:
     """The file to import; synthetic rows are written piece by piece."""
     if arguments.rows == PACKAGES:
         return str(EMBEDDINGS)
@@ -105,6 +105,28 @@ def _data(arguments: argparse.Namespace, folder: Path) -> str:
 
 
 def _print_run(arguments: argparse.Namespace, engine: str, path: str, folder: str) -> None:
+    seen = watched(arguments, engine, path, folder)
+    worker, told = seen.worker, seen.told
+    print(
+        f"| {engine} | {arguments.workers} | {arguments.memory} | {worker.total >> 20} |"
+        f" {worker.anonymous >> 20} | {worker.mapped >> 20} |"
+        f" {'same' if seen.driver is None else seen.driver.total >> 20} | {told['wall']:.1f} |"
+        f" {told['cpu']:.1f} | {told['recall']:.3f} | {told['sha']} |",
+        flush=True,
+    )
+
+
+class Seen(NamedTuple):
+    """A run: what it told (wall, cpu, recall, sha), and the peaks of the largest worker and of the
+    driver, None where the driver is the worker."""
+
+    told: dict[str, Any]
+    worker: Peak
+    driver: Peak | None
+
+
+def watched(arguments: argparse.Namespace, engine: str, path: str, folder: str) -> Seen:
+    """One run in a process of its own, as `arguments` have it."""
     store = arguments.store or tempfile.mkdtemp(prefix=f"{engine}-", dir=folder)
     command = [sys.executable, "-m", "tests.bench.memory", "--inside", engine]
     for name in ("rows", "memory", "workers", "recall", "method"):
@@ -115,7 +137,10 @@ def _print_run(arguments: argparse.Namespace, engine: str, path: str, folder: st
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    workers = json.loads(process.stdout.readline())
+    ready = process.stdout.readline()
+    if not ready:
+        raise SystemExit(f"the run on {engine} failed before it was warm")
+    workers = json.loads(ready)
     watch = Watch(process.pid, workers)
     process.stdin.write("go\n")
     process.stdin.flush()
@@ -127,14 +152,11 @@ def _print_run(arguments: argparse.Namespace, engine: str, path: str, folder: st
     watch.stop()
     if process.wait() or not line.startswith("{"):
         raise SystemExit(f"the run on {engine} failed")
-    told = json.loads(line)
-    worker, driver = watch.largest(workers), watch.largest([process.pid])
-    print(
-        f"| {engine} | {arguments.workers} | {arguments.memory} | {worker.total >> 20} |"
-        f" {worker.anonymous >> 20} | {worker.mapped >> 20} |"
-        f" {'same' if process.pid in workers else driver.total >> 20} | {told['wall']:.1f} |"
-        f" {told['cpu']:.1f} | {told['recall']:.3f} | {told['sha']} |",
-        flush=True,
+    apart = process.pid not in workers
+    return Seen(
+        json.loads(line),
+        watch.largest(workers),
+        watch.largest([process.pid]) if apart else None,
     )
 
 

@@ -32,6 +32,7 @@ EARLY = (
     "pyarrow.dataset",
     "ray",
     "simdist.compiled.assign",
+    "simdist.compiled.codes",
     "simdist.compiled.graph",
     "simdist.report.progress",
     "tests.chaos.flow",

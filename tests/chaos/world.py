@@ -133,9 +133,9 @@ class World:
 
 
 def keys_of(store: Store) -> frozenset[str]:
-    """All objects but leases, which come and go."""
+    """All objects but leases, which come and go, and journals, one of each run."""
     return frozenset(
-        info.key for info in store.objects.list("") if not info.key.startswith("leases/")
+        info.key for info in store.objects.list("") if not info.key.startswith(("leases/", "runs/"))
     )
 
 

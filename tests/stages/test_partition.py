@@ -13,6 +13,7 @@ from stages.partitioning import partition_job, partitioned, vectors_dataset
 from simdist.datasets import clusters, constant_columns, duplicates, hub_gaussian, two_far_clusters
 from simdist.engine import Engine, open_engine
 from simdist.errors import ConfigError, InputError
+from simdist.measures.surrogates import around
 from simdist.partitions import Partition, measure_surrogate
 from simdist.runner import Commit, Context, Job, Round, Rounds, run
 from simdist.stages.partition import PartitionConfig, PartitionStage
@@ -89,6 +90,7 @@ def assert_nearest(partition: Partition, prepared: Any, cells: Array) -> None:
     measure = partition.measure
     surrogate = measure_surrogate(measure)
     near = prepared if surrogate == measure else surrogate.prepare(prepared.vectors)
+    near = around(surrogate, near, partition.origin)
     exact = near.vectors.astype(np.float64) @ partition.leaders.vectors.T.astype(np.float64)
     exact += partition.leaders.terms
     assert cells.min() >= 0

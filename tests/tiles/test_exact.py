@@ -141,6 +141,28 @@ def test_thousands_of_copies_are_evaluated_once(monkeypatch):
     assert (found.ids[:2000] != np.arange(2000)[:, None]).all()
 
 
+@pytest.mark.parametrize("offset", [1e4, 1e6])
+def test_rows_far_from_the_origin_are_proved_exact_without_looking_at_every_pair(
+    offset, monkeypatch
+):
+    x = (offset + np.random.default_rng(5).standard_normal((N, D))).astype(np.float32)
+    evaluated = 0
+    pairs_at = Euclidean.pairs_at
+
+    def counted(self, X, rows, Y, columns):
+        nonlocal evaluated
+        evaluated += len(rows)
+        return pairs_at(self, X, rows, Y, columns)
+
+    monkeypatch.setattr(Euclidean, "pairs_at", counted)
+    found = nearest(Euclidean(), x, None, K)
+    assert evaluated < N * (K + 8 + 10)
+    numbers = np.arange(N)
+    values, ids = _oracle(Euclidean(), x, x, K, rows=numbers, columns=numbers)
+    np.testing.assert_array_equal(found.ids, ids)
+    np.testing.assert_array_equal(found.values, values)
+
+
 def test_two_sets_numbered_separately_keep_equal_numbers():
     x = _data("random")
     found = nearest(Cosine(), x[:10], x, 1, exclude_self=False)

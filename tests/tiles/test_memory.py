@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from simdist.tiles import (
 from simdist.tiles.exact import fold_exact, rerank
 from simdist.tiles.memory import (
     Memory,
+    around_nbytes,
     candidates_memory,
     exact_memory,
     fold_memory,
@@ -119,6 +121,19 @@ def test_exact_rows(measure, x):
         exact_memory(500, N, D, 15, tile=TILE),
         lambda: fold_exact(
             measure, x[:500], x, TopK(15), rows=np.arange(500), columns=np.arange(N), tile=TILE
+        ),
+    )
+
+
+def test_exact_rows_far_from_the_origin(x):
+    far = np.float32(1e4) + x.astype(np.float32)
+    measure, numbers = Euclidean(), np.arange(N)
+    stated = exact_memory(500, N, D, 15, tile=TILE)
+    moved = around_nbytes(measure, 500, N, D)
+    _holds(
+        replace(stated, vectors=stated.vectors + moved),
+        lambda: fold_exact(
+            measure, far[:500], far, TopK(15), rows=numbers[:500], columns=numbers, tile=TILE
         ),
     )
 

@@ -139,11 +139,13 @@ def _drawn(context: Context, partition: Partition) -> Ids:
 
 def _lists_of(context: Context, partition: Partition, round_name: str, rows: Ids) -> Int32:
     """The lists of some rows, from whichever blocks they lie in."""
+    from simdist.compiled.lists import ids_of  # noqa: PLC0415 - numba only on workers
+
     out = np.empty((len(rows), context.config.resolved.keep), np.int32)
     block = rows // partition.block_rows
     for b, record in enumerate(context.records(round_name)):
         here = block == b
         if here.any():
             local = rows[here] - b * partition.block_rows
-            out[here] = context.load(record.objects["ids"])[local]
+            out[here] = ids_of(context.load(record.objects["lists"])[local])
     return out

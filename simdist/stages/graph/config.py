@@ -13,6 +13,13 @@ from simdist.types import Json
 __all__ = ["KnnGraphConfig", "KnnParams", "Knobs", "refuse_too_few_rows"]
 
 
+DEFAULT_TARGET = 0.95  # what an unstated recall is built for
+EASY = 0.15  # share of neighbours that may be missing so that fewer links do
+EASY_MISSING = 0.2  # that two cells a row leave missing, after a join or two
+STEEPNESS = 0.45  # log of cells a row over log of neighbours missing: docs/knn.md
+FEWEST_CELLS, MOST_CELLS = 2, 16
+
+
 @dataclass(frozen=True, slots=True)
 class KnnParams:
     """Every knob of the approximate builder; None lets `resolved` choose from k and the target.
@@ -20,7 +27,7 @@ class KnnParams:
     fanout: how many nearest cells a row joins.
     leaf_rows: rows of a leaf at most: its tile is leaf_rows^2.
     leaf_neighbors: neighbours a leaf reports for each of its rows.
-    keep: candidates kept for each row, more than k.
+    keep: candidates kept for each row, more than k; rounded up to a multiple of 8.
     links: neighbours, and rows that list it, that a row offers to others in a join.
     joins: rounds of neighbours-of-neighbours before recall is first measured.
     sample: rows whose exact neighbours measure recall; doubled where that settles the question
@@ -46,19 +53,19 @@ class KnnParams:
 
     def resolved(self, k: int, recall: float | None) -> Knobs:
         """Every knob chosen. Figures behind the choice: docs/knn.md."""
-        target = recall or 0.0
-        hard = target > 0.96
-        keep = self.keep or _multiple(k + max(8, k // 2), 8)
-        if keep < k:
-            raise ConfigError(f"knn params keep={keep} is below k={k}: expected at least k")
+        missing = 1.0 - (DEFAULT_TARGET if recall is None else recall)
+        keep = _multiple(self.keep or k + max(8, k // 2), 8)
+        if self.keep is not None and self.keep < k:
+            raise ConfigError(f"knn params keep={self.keep} is below k={k}: expected at least k")
+        links = k + k // 3 if missing < EASY else k
         return Knobs(
-            fanout=self.fanout or (6 if hard else 4),
+            fanout=self.fanout or _cells(missing),
             leaf_rows=self.leaf_rows or max(512, 4 * k),
             leaf_neighbors=self.leaf_neighbors or max(10, 2 * k // 3),
             keep=keep,
-            links=self.links or min(keep, max(12, k + k // 3)),
+            links=self.links or min(keep, max(12, links)),
             joins=1 if self.joins is None else self.joins,
-            sample=self.sample or (2000 if target > 0.98 else 1000),
+            sample=self.sample or (2000 if missing < 0.02 else 1000),
             sample_limit=self.sample_limit,
         )
 
@@ -83,6 +90,12 @@ class Knobs:
         while sizes[-1] < limit:
             sizes.append(min(2 * sizes[-1], limit))
         return tuple(sizes)
+
+
+def _cells(missing: float) -> int:
+    """How many cells a row joins so that no more than this share of its neighbours is missing."""
+    cells = round(2.0 * float((EASY_MISSING / missing) ** STEEPNESS))
+    return min(max(FEWEST_CELLS, cells), MOST_CELLS)
 
 
 def _whole(value: object) -> bool:

@@ -23,6 +23,8 @@ from simdist.panels import RowPanels, refuse_zero_rows
 from simdist.partitions import block_rows
 from simdist.recall import Recall
 from simdist.runner.plan import Commit, Forecast, Job, Record, Round, Rounds, Task
+from simdist.stages.costs import Work
+from simdist.stages.graph import cost
 from simdist.stages.graph.config import KnnGraphConfig, refuse_too_few_rows
 from simdist.stages.graph.pairs import (
     compute_diagonal,
@@ -76,6 +78,7 @@ class ExactKnnGraph:
             nbytes=exact_nbytes(config.k, rows, dim),
             flops=float(rows) * rows * dim,
             written=rows * 12 * (blocks * width + 2 * config.k),
+            rounds=cost.exact_rounds(Work(rows, dim, config.k), width=width),
         )
 
 
@@ -186,8 +189,9 @@ def _settle(context: Context, task: Task) -> Record:
         values[part], ids[part] = rerank(
             panels.measure, X, panels.take(distinct), listed, k, rows=rows, columns=distinct
         )
+        near, weakest = panels.near(X), lists.keys[part, -1]
         sure[part] = certify(
-            panels.measure, X, everywhere, weakest=lists.keys[part, -1], worst=values[part, -1]
+            panels.measure, near, everywhere, weakest=weakest, worst=values[part, -1]
         )
     doubtful = np.flatnonzero(~sure)
     return Record(

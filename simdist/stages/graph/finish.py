@@ -10,7 +10,8 @@ from simdist.lists import graph_table, ids_of_rows
 from simdist.partitions import Blocked, Partition
 from simdist.runner.plan import Record, Task
 from simdist.runner.resident import keep_within
-from simdist.stages.graph.lists import gathered_nbytes, read_lists
+from simdist.stages.graph.lists import read_lists
+from simdist.stages.graph.walk import gathered_nbytes
 from simdist.types import Array, Float32, Ids, Int32
 
 if TYPE_CHECKING:
@@ -40,14 +41,15 @@ def rerank_nbytes(partition: Blocked, width: int) -> int:
 
 def compute_finish(context: Context, task: Task) -> Record:
     """One block of the graph. args: block; lists: the round whose lists to finish."""
-    from simdist.compiled.graph import fill_short  # noqa: PLC0415 - numba only on workers
+    from simdist.compiled.lists import fill_short, ids_of  # noqa: PLC0415 - numba only on workers
 
     partition = Partition.of(context.inputs["partition"])
     k = context.config.k
     block = task.args["block"]
     first, last = partition.span(block)
-    ids, keys, _ = read_lists(context, task.args["lists"], block)
-    short = fill_short(first, partition.rows, ids, keys, k)
+    lists = read_lists(context, task.args["lists"], block)
+    short = fill_short(first, partition.rows, lists, k)
+    ids = ids_of(lists)
     neighbors = np.empty((last - first, k), np.int64)
     values = np.empty((last - first, k), np.float32)
     for start in range(0, last - first, ROWS_AT_ONCE):

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from simdist.measures import resolve
-from simdist.partitions import FANOUT, block_rows
+from simdist.partitions import FANOUT, block_rows, has_codes
 from simdist.stages.graph.exact import exact_nbytes
 from simdist.stages.graph.finish import finish_nbytes, rerank_nbytes
-from simdist.stages.graph.leaves import cell_cap, leaf_goal, leaf_nbytes
-from simdist.stages.graph.lists import join_nbytes, links_nbytes, merge_nbytes
+from simdist.stages.graph.joins import join_nbytes
+from simdist.stages.graph.leaves import cell_cap, leaf_goal, leaf_nbytes, leaf_passes
+from simdist.stages.graph.lists import links_nbytes
+from simdist.stages.graph.merges import merge_nbytes, rescore_nbytes
+from simdist.stages.graph.walk import walk_nbytes
 from simdist.tiles import TopK
 from simdist.tiles.memory import exact_memory, fold_memory, rerank_memory
 
@@ -48,15 +51,26 @@ def largest_nbytes(config: KnnGraphConfig, rows: int, dim: int) -> int:
     params = config.resolved
     planned = _Planned(rows, dim, resolve(config.measure))
     known = max(FANOUT, params.fanout)
-    cap = min(cell_cap(dim, params), rows)
+    coded = has_codes(planned.measure)
+    caps = {
+        way.leaf_rows: min(cell_cap(dim, way.leaf_rows, coded=coded), rows)
+        for way in leaf_passes(params, rows, known)
+    }
+    goal = leaf_goal(2 * rows * known, dim, coded=coded)
     sizes = params.sample_sizes(rows)
     sampled = max(b - a for a, b in zip((0, *sizes), sizes, strict=False))
     widths = (params.links, params.keep)
     return max(
-        leaf_nbytes(dim, params, held=cap, rows=max(cap, leaf_goal(rows * known, dim))),
-        merge_nbytes(planned, params, known),
+        *(
+            leaf_nbytes(dim, params, leaf, held=cap, rows=max(cap, goal), coded=coded)
+            for leaf, cap in caps.items()
+        ),
+        merge_nbytes(planned, params),
         *(links_nbytes(planned, params, width) for width in widths),
-        *(join_nbytes(planned, params, width) for width in widths),
+        *(join_nbytes(planned, params, width) for width in widths if coded),
+        *(walk_nbytes(planned, params, width) for width in widths if not coded),
+        rescore_nbytes(planned, params),
+        walk_nbytes(planned, params, params.keep),
         truth_nbytes(planned, config, sampled),
         check_nbytes(planned, config, sizes[-1]),
         finish_nbytes(planned, params.keep, config.k),

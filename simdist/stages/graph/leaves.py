@@ -2,81 +2,123 @@
 
 cell (rows that have it among their nearest) ──> leaders ──> children, each row in its nearest 2
 child too large ──> split again, each row in one        child that does not shrink ──> cut
-leaf ──> one GEMM ──> every row's best others in it ──> entries, bucketed by block
+leaf ──> one tile ──> every row's best others in it ──> proposals, bucketed by block
+
+Where rows have codes (simdist.compiled.codes) leaders and tiles are integer ones; any other measure
+gives its own tiles, on cells formed under its surrogate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from simdist.measures import Prepared
 from simdist.partitions import SLICE, Partition, measure_surrogate, nearest_leaders, power_of_two
 from simdist.runner.plan import Record, Round, Task
 from simdist.stages.graph.config import Knobs
-from simdist.types import Array, Float32, Ids, Int32, Json
+from simdist.stages.graph.lists import bucketed
+from simdist.types import Ids, Int32, Json
 
 if TYPE_CHECKING:
-    from simdist.measures.base import Measure
     from simdist.runner.context import Context
 
-__all__ = ["cell_cap", "compute_leaves", "leaf_goal", "leaf_nbytes", "leaf_round"]
+__all__ = [
+    "LeafPass",
+    "cell_cap",
+    "compute_leaves",
+    "leaf_goal",
+    "leaf_nbytes",
+    "leaf_passes",
+    "leaf_round",
+]
 
-TASK_NBYTES = 64 << 20  # vectors a task reads, cell by cell
+TASK_NBYTES = 64 << 20  # rows a task reads, cell by cell, as it reads them
 TASKS_WANTED = 16  # enough to keep a few workers busy on small data
-CELL_NBYTES = 16 << 20  # vectors it holds at once
+CELL_NBYTES = 16 << 20  # of rows it holds at once
 FIRST_FANOUT = 2  # children a row joins when its cell is first split; one below that
+SQUARE_ROWS = 1024  # of a tile whose other half is mirrored: simdist.compiled.codes
+LARGER = (1, 4, 16)  # leaves of later passes
 SMALL = 8  # children below leaf_rows / SMALL share a leaf with their neighbour
 
 
-def leaf_round(name: str, partition: Partition, params: Knobs, ranks: int, level: int) -> Round:
-    """One task per group of consecutive cells, or per part of a cell too large to hold.
+@dataclass(frozen=True, slots=True)
+class LeafPass:
+    """One way of covering the rows with leaves. ranks: how many of its nearest cells a row joins.
+    leaf_rows: rows of a leaf at most. number: makes splits differ between passes."""
 
-    ranks: how many of a row's nearest cells it joins. level: makes splits differ between rounds.
-    """
-    cap = cell_cap(partition.dim, params)
-    copies = np.asarray(partition.sizes)[:, :ranks].sum(axis=1)
-    goal = leaf_goal(int(copies.sum()), partition.dim)
+    ranks: int
+    leaf_rows: int
+    number: int = 0
+
+
+def leaf_passes(params: Knobs, rows: int, known: int) -> tuple[LeafPass, ...]:
+    """Ever more leaves: the nearest cells; all cells a row knows; those in ever larger leaves. As
+    far as that is less than half the work of all pairs. known: cells kept for each row."""
+    ranks = min(params.fanout, known)
+    wider = (LeafPass(known, params.leaf_rows * by, i) for i, by in enumerate(LARGER, start=1))
+    cheap = (way for way in wider if FIRST_FANOUT * way.ranks * way.leaf_rows < rows / 2)
+    return LeafPass(ranks, params.leaf_rows), *cheap
+
+
+def leaf_round(name: str, partition: Partition, params: Knobs, way: LeafPass) -> Round:
+    """One task per group of consecutive cells, or per part of a cell too large to hold."""
+    dim, coded = partition.dim, partition.coded
+    cap = cell_cap(dim, way.leaf_rows, coded=coded)
+    copies = np.asarray(partition.sizes)[:, : way.ranks].sum(axis=1)
+    goal = leaf_goal(int(copies.sum()), dim, coded=coded)
     tasks = []
     for cells, part, parts, rows in _groups(copies, goal, cap):
         held = min(cap, int(copies[cells.start : cells.stop].max()))
-        nbytes = leaf_nbytes(partition.dim, params, held=held, rows=rows)
+        nbytes = leaf_nbytes(dim, params, way.leaf_rows, held=held, rows=rows, coded=coded)
         args: dict[str, Json] = {
             "first_cell": cells.start,
             "last_cell": cells.stop,
             "part": part,
             "parts": parts,
-            "ranks": ranks,
-            "level": level,
+            "ranks": way.ranks,
+            "leaf_rows": way.leaf_rows,
+            "level": way.number,
         }
         tasks.append(Task(f"{name}-{cells.start:06d}-{part:04d}", "leaves", args, nbytes))
     return Round(name, tuple(tasks))
 
 
-def cell_cap(dim: int, params: Knobs) -> int:
+def cell_cap(dim: int, leaf_rows: int, *, coded: bool) -> int:
     """Rows of a cell that a task holds at once; larger cells are worked on in parts."""
-    return max(power_of_two(CELL_NBYTES // (4 * dim)), 2 * params.leaf_rows)
+    return max(power_of_two(CELL_NBYTES // _row_nbytes(dim, coded)), 2 * leaf_rows)
 
 
-def leaf_goal(copies: int, dim: int) -> int:
+def leaf_goal(copies: int, dim: int, *, coded: bool) -> int:
     """Rows of a group of cells; copies: rows of all cells together."""
-    return min(power_of_two(TASK_NBYTES // (4 * dim)), max(copies // TASKS_WANTED, 1))
+    fit = power_of_two(TASK_NBYTES // _row_nbytes(dim, coded))
+    return min(fit, max(copies // TASKS_WANTED, 1))
 
 
-def leaf_nbytes(dim: int, params: Knobs, *, held: int, rows: int) -> int:
+def leaf_nbytes(
+    dim: int, params: Knobs, leaf_rows: int, *, held: int, rows: int, coded: bool
+) -> int:
     """What a leaf task holds at most: its largest cell and the children being split off, one tile,
     and what was found. held: rows of the largest cell; rows: of all its cells."""
-    leaf = min(params.leaf_rows, held)
-    leaders = max(2, 2 * held // params.leaf_rows)
-    return (
-        held * (16 * dim + 64)
-        + 4 * min(SLICE, held) * leaders
-        + FIRST_FANOUT * rows * (16 * params.leaf_neighbors + 40)
-        + 8 * leaf**2
-        + (1 << 20)
-    )
+    leaf = min(leaf_rows, held)
+    leaders = max(2, 2 * held // leaf_rows)
+    found = FIRST_FANOUT * rows * (24 * params.leaf_neighbors + 40)
+    if coded:
+        room = tile_nbytes(max(leaf, leaders), dim)
+        return held * (_row_nbytes(dim, coded) + 128) + found + room + (1 << 20)
+    split = held * 16 * dim + 4 * min(SLICE, held) * leaders
+    return held * 128 + split + found + 8 * leaf**2 + (1 << 20)
+
+
+def _row_nbytes(dim: int, coded: bool) -> int:
+    return -(-dim // 64) * 64 + 16 if coded else 4 * dim
+
+
+def tile_nbytes(rows: int, dim: int) -> int:
+    """What tiles of codes of up to so many rows are worked out in."""
+    return rows * (dim + 192) + 4 * min(rows, SQUARE_ROWS) ** 2 + 64 * rows
 
 
 def _groups(copies: Ids, goal: int, cap: int) -> Iterator[tuple[range, int, int, int]]:
@@ -100,138 +142,167 @@ def _groups(copies: Ids, goal: int, cap: int) -> Iterator[tuple[range, int, int,
 
 
 def compute_leaves(context: Context, task: Task) -> Record:
-    """Entries (row, its best others in one leaf) of some cells, bucketed by the row's block."""
-    from simdist.compiled.assign import bucket_order  # noqa: PLC0415 - numba only on workers
-
+    """Proposals (row, its best others in one leaf) of some cells, bucketed by the row's block."""
     partition = Partition.of(context.inputs["partition"])
     params = context.config.resolved
     args = task.args
     cells = range(args["first_cell"], args["last_cell"])
-    entries = _Entries(partition.measure, params.leaf_neighbors)
+    found = _Found(params.leaf_neighbors)
     for cell, members in zip(cells, partition.members(cells, args["ranks"]), strict=True):
         if args["parts"] > 1:
             members = np.array_split(members, args["parts"])[args["part"]]  # noqa: PLW2901
         if len(members) < 2:
             continue
-        splitter = _Splitter(
-            partition.measure,
-            params.leaf_rows,
-            context.rng("split", args["level"], cell, args["part"]),
+        tiles: _Tiles = (
+            _CodeTiles(partition, members, args["leaf_rows"])
+            if partition.coded
+            else _MeasureTiles(partition, members)
         )
-        for leaf, prepared in splitter.leaves(partition.take(members)):
+        rng = context.rng("split", args["level"], cell, args["part"])
+        every = np.arange(len(members), dtype=np.int32)
+        for leaf in _leaves(tiles, every, FIRST_FANOUT, args["leaf_rows"], rng):
             context.check()
-            entries.add(members[leaf], prepared)
-    rows, ids, keys = entries.all()
-    blocks = rows // partition.block_rows
-    order = np.empty(len(rows), np.int64)
-    starts = np.empty(partition.blocks + 1, np.int64)
-    bucket_order(blocks, partition.blocks, order, starts)
+            found.add(members[leaf], tiles.best(leaf, params.leaf_neighbors))
+    rows, candidates = found.all()
+    order, starts = bucketed(rows // partition.block_rows, partition)
     return Record(
         task.key,
         {
-            "rows": context.write_array("entry-rows", rows[order]),
-            "ids": context.write_array("entry-ids", ids[order]),
-            "keys": context.write_array("entry-keys", keys[order]),
+            "rows": context.write_array("proposed-rows", rows[order]),
+            "candidates": context.write_array("proposed", candidates[order]),
             "starts": context.write_array("starts", starts),
         },
-        {"entries": len(rows), "leaves": entries.leaves, "tile_entries": entries.tile_entries},
+        {"entries": len(rows), "leaves": found.leaves, "tile_entries": found.tile_entries},
     )
 
 
-class _Splitter:
-    """Cuts one cell into leaves. Children are yielded with copies of their prepared rows."""
+def _leaves(
+    tiles: _Tiles, rows: Int32, fanout: int, most: int, rng: np.random.Generator
+) -> Iterator[Int32]:
+    """Rows of every leaf, ascending: at most `most`."""
+    if len(rows) <= most:
+        yield rows
+        return
+    for child in _children(tiles, rows, fanout, most, rng):
+        yield from _leaves(tiles, child, 1, most, rng)
 
-    def __init__(self, measure: Measure, leaf_rows: int, rng: np.random.Generator) -> None:
-        self.surrogate = measure_surrogate(measure)
-        self.own = self.surrogate == measure
-        self.leaf_rows = leaf_rows
-        self.rng = rng
 
-    def leaves(self, rows: Prepared) -> Iterator[tuple[Ids, Prepared]]:
-        """(places in the cell, their prepared rows) of every leaf."""
-        yield from self._split(np.arange(len(rows)), rows, FIRST_FANOUT)
+def _children(
+    tiles: _Tiles, rows: Int32, fanout: int, most: int, rng: np.random.Generator
+) -> Iterator[Int32]:
+    """Rows of each child. One that does not shrink (equal rows) is cut at random."""
+    from simdist.compiled.assign import bucket_order  # noqa: PLC0415 - numba only on workers
 
-    def _split(self, places: Ids, rows: Prepared, fanout: int) -> Iterator[tuple[Ids, Prepared]]:
-        if len(places) <= self.leaf_rows:
-            yield places, rows
-            return
-        for child in self._children(rows, fanout):
-            yield from self._split(places[child], rows.take(child), 1)
-
-    def _children(self, rows: Prepared, fanout: int) -> Iterator[Ids]:
-        """Places of each child. One that does not shrink (equal rows) is cut at random."""
-        from simdist.compiled.assign import bucket_order  # noqa: PLC0415 - numba only on workers
-
-        size = len(rows)
-        view = rows if self.own else self.surrogate.prepare(rows.vectors)
-        count = min(max(2, -(-2 * size // self.leaf_rows)), size)
-        leaders = view.take(self.rng.choice(size, count, replace=False))
-        near = nearest_leaders(view, leaders, min(fanout, count))
-        order = np.empty(near.size, np.int64)
-        starts = np.empty(count + 1, np.int64)
-        bucket_order(near.ravel(), count, order, starts)
-        order //= near.shape[1]
-        waiting: list[Ids] = []
-        held = 0
-        for child in range(count):
-            members = order[starts[child] : starts[child + 1]]
-            if len(members) > 0.9 * size:
-                shuffled = self.rng.permutation(members)
-                yield from (np.sort(half) for half in np.array_split(shuffled, 2))
-                continue
-            if waiting and held + len(members) > self.leaf_rows:
-                yield _union(waiting)  # apart: together they might be as large as their parent
-                waiting, held = [], 0
-            waiting.append(members)
-            held += len(members)
-            if held >= max(2, self.leaf_rows // SMALL):
-                yield _union(waiting)
-                waiting, held = [], 0
-        if held > 1:
+    size = len(rows)
+    count = min(max(2, -(-2 * size // most)), size)
+    leaders = rows[rng.choice(size, count, replace=False)]
+    near = tiles.leaders_of(rows, leaders, min(fanout, count))
+    order = np.empty(near.size, np.int64)
+    starts = np.empty(count + 1, np.int64)
+    bucket_order(near.ravel(), count, order, starts)
+    order //= near.shape[1]
+    waiting: list[Int32] = []
+    held = 0
+    for child in range(count):
+        members = rows[order[starts[child] : starts[child + 1]]]
+        if len(members) > 0.9 * size:
+            shuffled = rng.permutation(members)
+            yield from (np.sort(half) for half in np.array_split(shuffled, 2))
+            continue
+        if waiting and held + len(members) > most:
+            yield _union(waiting)  # apart: together they might be as large as their parent
+            waiting, held = [], 0
+        waiting.append(members)
+        held += len(members)
+        if held >= max(2, most // SMALL):
             yield _union(waiting)
+            waiting, held = [], 0
+    if held > 1:
+        yield _union(waiting)
 
 
-def _union(parts: list[Ids]) -> Ids:
-    """Distinct places of a few children, ascending."""
+def _union(parts: list[Int32]) -> Int32:
+    """Distinct rows of a few children, ascending."""
     return np.unique(np.concatenate(parts)) if len(parts) > 1 else parts[0]
 
 
-class _Entries:
-    """Collects what leaves report."""
+class _Tiles(Protocol):
+    """The rows of one cell, numbered from 0."""
 
-    def __init__(self, measure: Measure, width: int) -> None:
-        self.measure = measure
+    def leaders_of(self, rows: Int32, leaders: Int32, count: int) -> Int32:
+        """[m, count] nearest of some leaders for some rows, nearest first, by their place."""
+
+    def best(self, rows: Int32, width: int) -> Ids:
+        """[m, width] best candidates of each row of a leaf among the others."""
+
+
+class _CodeTiles:
+    """Tiles of codes."""
+
+    def __init__(self, partition: Partition, members: Int32, leaf_rows: int) -> None:
+        from simdist.compiled.codes import Room  # noqa: PLC0415 - numba only on workers
+
+        self.members = members
+        self.codes, self.facts = partition.take_codes(members)
+        most = max(leaf_rows, -(-2 * len(members) // leaf_rows), 2)
+        self.room = Room(min(most, len(members)), self.codes.shape[1])
+
+    def leaders_of(self, rows: Int32, leaders: Int32, count: int) -> Int32:
+        from simdist.compiled.codes import leaders_of  # noqa: PLC0415
+
+        out = np.empty((len(rows), count), np.int32)
+        leaders_of(self.codes, self.facts, rows, leaders, self.room, out)
+        return out
+
+    def best(self, rows: Int32, width: int) -> Ids:
+        from simdist.compiled.codes import leaf_top  # noqa: PLC0415
+
+        out = np.empty((len(rows), width), np.int64)
+        leaf_top(self.codes, self.facts, rows, self.members[rows], self.room, out)
+        return out
+
+
+class _MeasureTiles:
+    """Tiles of a measure that has no GEMM form."""
+
+    def __init__(self, partition: Partition, members: Int32) -> None:
+        self.measure = partition.measure
+        self.members = members
+        self.rows = partition.take(members)
+        self.view = measure_surrogate(self.measure).prepare(self.rows.vectors)
+
+    def leaders_of(self, rows: Int32, leaders: Int32, count: int) -> Int32:
+        return nearest_leaders(self.view.take(rows), self.view.take(leaders), count)
+
+    def best(self, rows: Int32, width: int) -> Ids:
+        from simdist.compiled.graph import tile_top  # noqa: PLC0415
+
+        leaf = self.rows.take(rows)
+        nearness = np.require(self.measure.nearness(leaf, leaf), np.float32, ["C", "W"])
+        out = np.empty((len(rows), width), np.int64)
+        tile_top(nearness, self.members[rows], out)
+        return out
+
+
+class _Found:
+    """Collects what leaves propose."""
+
+    def __init__(self, width: int) -> None:
         self.width = width
         self.leaves = 0
         self.tile_entries = 0
-        self.parts: list[tuple[Int32, Int32, Float32]] = []
+        self.parts: list[tuple[Int32, Ids]] = []
 
-    def add(self, members: Int32, rows: Prepared) -> None:
-        """One leaf: members [m] positions, rows [m, d] their prepared rows."""
-        from simdist.compiled.graph import leaf_top  # noqa: PLC0415 - numba only on workers
-
-        tile, terms = leaf_tile(self.measure, rows)
-        ids = np.empty((len(members), self.width), np.int32)
-        keys = np.empty((len(members), self.width), np.float32)
-        leaf_top(tile, terms, members, ids, keys)
-        self.parts.append((members, ids, keys))
+    def add(self, members: Int32, candidates: Ids) -> None:
+        """One leaf: members [m] positions, candidates [m, width]."""
+        self.parts.append((members, candidates))
         self.leaves += 1
         self.tile_entries += len(members) ** 2
 
-    def all(self) -> tuple[Int32, Int32, Float32]:
-        """rows [e], ids [e, width], keys [e, width]."""
+    def all(self) -> tuple[Int32, Ids]:
+        """rows [e], candidates [e, width]."""
         if not self.parts:
-            shape = (0, self.width)
-            return np.empty(0, np.int32), np.empty(shape, np.int32), np.empty(shape, np.float32)
-        rows, ids, keys = (np.concatenate(column) for column in zip(*self.parts, strict=True))
+            return np.empty(0, np.int32), np.empty((0, self.width), np.int64)
+        rows, candidates = (np.concatenate(column) for column in zip(*self.parts, strict=True))
         self.parts.clear()
-        return rows, ids, keys
-
-
-def leaf_tile(measure: Measure, rows: Prepared) -> tuple[Float32, Array]:
-    """Nearness of a leaf's rows to one another without its additive terms, and those terms."""
-    if measure.traits.gemm:
-        terms = np.zeros(len(rows), np.float32) if rows.terms is None else rows.terms
-        return rows.vectors @ rows.vectors.T, terms
-    nearness = np.require(measure.nearness(rows, rows), np.float32, ["C", "W"])
-    return nearness, np.zeros(len(rows), np.float32)
+        return rows, candidates

@@ -38,6 +38,7 @@ class Panels(Protocol):
     def measure(self) -> Measure: ...
     def span(self, block: int) -> tuple[int, int]: ...
     def block(self, block: int) -> Prepared: ...
+    def near(self, rows: Prepared) -> Prepared: ...
 
 
 def pair_rounds(name: str, panels: Panels, width: int) -> Iterator[Round]:
@@ -70,7 +71,7 @@ def pair_nbytes(rows: int, dim: int, width: int) -> int:
 
 def compute_diagonal(context: Context, panels: Panels, task: Task) -> Record:
     """A block against itself; facts say how far its rows reach (simdist.tiles.exact)."""
-    block = panels.block(task.args["a"])
+    block = panels.near(panels.block(task.args["a"]))
     state = fold(
         panels.measure,
         block,
@@ -90,8 +91,8 @@ def compute_pair(context: Context, panels: Panels, task: Task) -> Record:
     diagonal = context.records(task.args["diagonal"])
     states = fold_pair(
         panels.measure,
-        panels.block(a),
-        panels.block(b),
+        panels.near(panels.block(a)),
+        panels.near(panels.block(b)),
         TopK(task.args["width"]),
         rows_a=np.arange(*panels.span(a)),
         rows_b=np.arange(*panels.span(b)),

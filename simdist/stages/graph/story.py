@@ -2,10 +2,15 @@
 
 Effort rises in levels until the sampled recall passes; each level starts from the lists so far:
 
-    0  leaves of the nearest cells, then joins           (KnnParams)
+    0  leaves of the nearest cells, then joins                     (KnnParams)
     1  joins over wider links
     2  other leaves, of all cells a row knows, then joins
-    3  all pairs, as the exact stage does: recall 1, whatever the data
+    3  the same, in leaves four times as large; then sixteen times
+    5  the lists scored anew in float32, then walks                (where rows have codes)
+    6  all pairs, as the exact stage does: recall 1, whatever the data
+
+What leaves alone find tells how hard the data is. Where that is little, joins have nothing to go
+on, and larger leaves follow at once. Levels that would cost as much as all pairs are left out.
 
 Recall is measured after each join (the sampled rows' true neighbours are found once), and a level
 ends when it is reached or when the last join changed almost nothing. Before the next level begins,
@@ -26,6 +31,7 @@ from simdist.panels import RowPanels
 from simdist.partitions import Partition, block_rows
 from simdist.recall import Look
 from simdist.runner.plan import Commit, Forecast, Job, Record, Round, Rounds, Task
+from simdist.stages.costs import Typical, graph_rounds, typical_of
 from simdist.stages.graph.check import (
     check_round,
     compute_check,
@@ -34,20 +40,21 @@ from simdist.stages.graph.check import (
     truth_round,
 )
 from simdist.stages.graph.config import KnnGraphConfig, refuse_too_few_rows
+from simdist.stages.graph.cost import work_of
 from simdist.stages.graph.exact import EXACT, certain, exact_rounds, exact_shards
 from simdist.stages.graph.finish import compute_finish, finish_nbytes
 from simdist.stages.graph.forecast import largest_nbytes
-from simdist.stages.graph.leaves import compute_leaves, leaf_round
+from simdist.stages.graph.joins import compute_join, join_nbytes
+from simdist.stages.graph.leaves import LeafPass, compute_leaves, leaf_passes, leaf_round
 from simdist.stages.graph.lists import (
     block_round,
-    compute_join,
     compute_links,
-    compute_merge,
-    join_nbytes,
     links_nbytes,
-    merge_nbytes,
 )
+from simdist.stages.graph.merges import compute_merge, compute_rescore, merge_nbytes, rescore_nbytes
+from simdist.stages.graph.walk import compute_walk, walk_nbytes
 from simdist.store.datasets import Dataset, Shard
+from simdist.types import Json
 
 if TYPE_CHECKING:
     from simdist.recall import Recall
@@ -57,7 +64,9 @@ __all__ = ["ApproximateKnnGraph"]
 
 SETTLED = 0.002  # share of neighbours the last join changed below which another is not worth it
 MOST_JOINS = 6  # of one level
-LAST_LEVEL = 2  # before all pairs
+FIRST, WIDER, OTHER_LEAVES, PRECISE = 0, 1, 2, 5  # levels of effort
+HARD = 0.5  # recall of leaves alone below which joins wait for larger leaves
+WORTH_WALKING = 1 << 15  # rows: all pairs of fewer cost less than walks
 WORTH_SAMPLING = 4000  # rows: finding the neighbours of more costs more than the next level's joins
 
 
@@ -65,7 +74,7 @@ class ApproximateKnnGraph:
     """See the package docstring."""
 
     name: ClassVar[str] = "knn_graph"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     def next(self, job: Job, rounds: Rounds, context: Context) -> Round | Commit:
         """The first round of the story that is not committed yet; else the manifest."""
@@ -84,8 +93,17 @@ class ApproximateKnnGraph:
     def compute(self, context: Context, task: Task) -> Record:
         return COMPUTE[task.kind](context, task)
 
-    def forecast(self, config: KnnGraphConfig, rows: int, dim: int) -> Forecast:
-        """Cost of level 0 and one check; further levels only where recall asks for them."""
+    def typical(
+        self, config: KnnGraphConfig, rows: int, dim: int, seen: Mapping[str, Mapping[str, float]]
+    ) -> Typical:
+        """What the data of a graph that was built decided; seen: facts by round."""
+        return typical_of(work_of(config, rows, dim), seen)
+
+    def forecast(
+        self, config: KnnGraphConfig, rows: int, dim: int, *, typical: Typical | None = None
+    ) -> Forecast:
+        """Cost of level 0 and one check; further levels only where recall asks for them. typical:
+        what the data decides, where that is known."""
         params = config.resolved
         blocks = -(-rows // block_rows(rows, dim))
         copies = 2 * params.fanout * rows
@@ -96,6 +114,7 @@ class ApproximateKnnGraph:
             nbytes=largest_nbytes(config, rows, dim),
             flops=2.0 * dim * (copies * params.leaf_rows / 2 + joined + params.sample * rows),
             written=int(copies * params.leaf_neighbors * 8 + 2.5 * lists + rows * config.k * 12),
+            rounds=graph_rounds(work_of(config, rows, dim, typical)),
         )
 
 
@@ -110,16 +129,41 @@ class _Story:
 
     def rounds(self) -> Generator[Round, None, tuple[Recall, tuple[Shard, ...]]]:
         """Yields every round; returns the recall reached and the finished graph."""
-        lists, seen = "", _Seen()
-        for level in range(LAST_LEVEL + 1):
-            if level != 1:
+        lists, seen, hard = "", _Seen(), False
+        for level in self._levels():
+            if hard and level in (WIDER, OTHER_LEAVES):
+                continue  # larger leaves first
+            if level == PRECISE:
+                lists = yield from self._rescored(lists)
+            elif level != WIDER:
                 lists = yield from self._leaves(level, lists)
+            if self._too_early(level, seen):
+                hard = yield from self._found_little(level, lists, seen)
+                if hard:
+                    continue
             lists, recall = yield from self._improved(level, lists, seen)
             if recall.target is None or recall.low >= recall.target:
                 return recall, (yield from self._finished(lists))
         panels = RowPanels(self.vectors, self.partition.measure)
         yield from exact_rounds(self.config, panels, self.done)
         return certain(panels.rows, self.config.recall), exact_shards(panels, self.done)
+
+    def _levels(self) -> Iterator[int]:
+        """Levels that cost less than all pairs. Without codes, all of them score in float32."""
+        yield FIRST
+        yield WIDER
+        yield from range(OTHER_LEAVES, OTHER_LEAVES + len(self._passes) - 1)
+        if self.partition.coded and self.partition.rows > WORTH_WALKING:
+            yield PRECISE
+
+    @property
+    def _passes(self) -> tuple[LeafPass, ...]:
+        return leaf_passes(self.config.resolved, self.partition.rows, self._known)
+
+    @property
+    def _known(self) -> int:
+        """How many cells the partition keeps for each row."""
+        return int(self.partition.dataset.manifest.metrics["fanout"])
 
     def _finished(self, lists: str) -> Generator[Round, None, tuple[Shard, ...]]:
         """The lists as Parquet, block by block of cell order."""
@@ -133,21 +177,56 @@ class _Story:
 
     def _leaves(self, level: int, lists: str) -> Generator[Round, None, str]:
         """Leaves merged into the lists so far; the name of the round that has the new ones."""
+        way = self._passes[max(0, level - WIDER)]
+        yield leaf_round(f"leaves-{level}", self.partition, self.config.resolved, way)
+        width = self._width(level)
+        return (yield from self._merged(f"leaves-{level}", lists or None, 0, width))
+
+    def _too_early(self, level: int, seen: _Seen) -> bool:
+        """Whether to ask first if joins have enough to go on: a target is set, no join was made,
+        and there are larger leaves to make."""
+        larger = level != WIDER and max(level, OTHER_LEAVES) < len(self._passes)
+        least = self.config.resolved.joins
+        return bool(self.config.recall and least and seen.graphs == 0 and larger)
+
+    def _found_little(self, level: int, lists: str, seen: _Seen) -> Generator[Round, None, bool]:
+        """Whether leaves alone found so little that the data is hard. Nothing ends here: this look
+        at the graph takes no share of the surety."""
+        sizes = self.config.resolved.sample_sizes(self.partition.rows)
+        yield from self._truths(seen, sizes)
+        name = f"pilot-{level}"
+        look = Look(1, seen.size)
+        yield check_round(name, self.partition, self.config, lists, dict(seen.truths), look)
+        return recall_of(self.done[name][0]).estimate < HARD
+
+    def _merged(
+        self, proposals: str, lists: str | None, joined: int, links: int
+    ) -> Generator[Round, None, str]:
+        """What a round proposes, merged into lists; links: how many the next join will use."""
+        name = f"merge-{proposals}"
+        args = {"proposals": proposals, "lists": lists, "joined": joined, "links": links}
+        nbytes = merge_nbytes(self.partition, self.config.resolved)
+        yield block_round(name, "merge", self.partition, nbytes, args)
+        return name
+
+    def _rescored(self, lists: str) -> Generator[Round, None, str]:
+        """The same lists, each candidate scored as walks score."""
+        width = self._width(PRECISE)
+        nbytes = rescore_nbytes(self.partition, self.config.resolved)
+        args: dict[str, Json] = {"lists": lists, "links": width}
+        yield block_round("rescore", "rescore", self.partition, nbytes, args)
+        return "rescore"
+
+    def _width(self, level: int) -> int:
+        """How many links each way a join of a level uses."""
         params = self.config.resolved
-        known = int(self.partition.dataset.manifest.metrics["fanout"])
-        ranks = min(params.fanout, known) if level == 0 else known
-        yield leaf_round(f"leaves-{level}", self.partition, params, ranks, level)
-        args = {"leaves": f"leaves-{level}", "lists": lists or None}
-        nbytes = merge_nbytes(self.partition, params, ranks)
-        yield block_round(f"merge-{level}", "merge", self.partition, nbytes, args)
-        return f"merge-{level}"
+        return params.links if level == FIRST else params.keep
 
     def _improved(
         self, level: int, lists: str, seen: _Seen
     ) -> Generator[Round, None, tuple[str, Recall]]:
         """Joins, measured one by one, until the recall is reached or a join changes little."""
-        params = self.config.resolved
-        least, width = (params.joins, params.links) if level == 0 else (1, params.keep)
+        least = self.config.resolved.joins if level == FIRST else 1
         number = 0
         while True:
             if number >= least:
@@ -157,18 +236,22 @@ class _Story:
                 if over or recall.target is None or recall.low >= recall.target:
                     return lists, recall
             number += 1
-            lists = yield from self._joined(f"{level}-{number}", lists, width)
+            lists = yield from self._joined(level, number, lists)
 
-    def _joined(self, name: str, lists: str, width: int) -> Generator[Round, None, str]:
-        """One join over links of so many each way."""
-        params = self.config.resolved
+    def _joined(self, level: int, number: int, lists: str) -> Generator[Round, None, str]:
+        """One join, or walk, over a level's links."""
+        params, name, width = self.config.resolved, f"{level}-{number}", self._width(level)
         nbytes = links_nbytes(self.partition, params, width)
-        args = {"lists": lists, "links": width}
+        args: dict[str, Json] = {"lists": lists, "links": width}
         yield block_round(f"links-{name}", "links", self.partition, nbytes, args)
-        nbytes = join_nbytes(self.partition, params, width)
         args = {"lists": lists, "links": f"links-{name}", "width": width}
+        if level == PRECISE or not self.partition.coded:
+            nbytes = walk_nbytes(self.partition, params, width)
+            yield block_round(f"walk-{name}", "walk", self.partition, nbytes, args)
+            return f"walk-{name}"
+        nbytes = join_nbytes(self.partition, params, width)
         yield block_round(f"join-{name}", "join", self.partition, nbytes, args)
-        return f"join-{name}"
+        return (yield from self._merged(f"join-{name}", lists, width, width))
 
     def _settled(self, lists: str) -> bool:
         """Whether the round that left these lists changed too little for another like it."""
@@ -177,7 +260,8 @@ class _Story:
 
     def _most_sampled(self, level: int) -> int:
         """How many rows are worth sampling before the next level: all pairs cost more than any."""
-        return self.config.resolved.sample_limit if level == LAST_LEVEL else WORTH_SAMPLING
+        last = level == list(self._levels())[-1]
+        return self.config.resolved.sample_limit if last else WORTH_SAMPLING
 
     def _measured(
         self, step: str, lists: str, seen: _Seen, most: int
@@ -257,6 +341,8 @@ COMPUTE: Mapping[str, Callable[[Context, Task], Record]] = {
     "merge": compute_merge,
     "links": compute_links,
     "join": compute_join,
+    "walk": compute_walk,
+    "rescore": compute_rescore,
     "truth": compute_truth,
     "check": compute_check,
     "finish": compute_finish,

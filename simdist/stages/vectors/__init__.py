@@ -6,7 +6,8 @@
     survey      all files ──> one numbering of rows, and the cut into tasks
     shards      batches of any length ──> shards of one length; hashes of ids
     duplicates  hashes, bucket by bucket ──> the first id that appears twice
-    stage       rounds survey, read, ids, and the commit
+    known       files that an earlier import has read: their rows come from its shards
+    stage       rounds survey, read, ids, remember, and the commit
 
 Memory follows d and the kept columns, never the files: rows stream from the file's pages into the
 shard being filled, and no task sees all ids.

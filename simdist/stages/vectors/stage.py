@@ -3,6 +3,7 @@
     survey  a task per few files    rows, parts, d, types: metadata      ─┐
     read    a task per few shards   shards [R, d] and rows(row, id, ...)  ├─> commit, named by the
     ids     a task per bucket       the first id that appears twice      ─┘   sha256s of its shards
+    remember  where each file's rows lie, so that the next import takes them from there (known.py)
 
 The job itself is named by its listing (uri, size, etag), under which its records lie; a memo leads
 from there to the content's fingerprint. So an unchanged listing is not read again, and the same
@@ -14,19 +15,21 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
 from simdist.errors import ConfigError, InputError
-from simdist.runner.plan import Commit, Forecast, Job, Record, Round, Rounds, Task
+from simdist.runner.plan import Commit, Forecast, Job, Record, Round, RoundForecast, Rounds, Task
 from simdist.stages.vectors.checking import Place, Wanted, first_zero_row, rows_of, vectors_of
 from simdist.stages.vectors.duplicates import bucket_count, bucket_nbytes, first_duplicate, gather
 from simdist.stages.vectors.formats import BUFFER_NBYTES, NPY_COLUMN, Span, batches, layout
+from simdist.stages.vectors.known import Known, look_up, pieces, pieces_of, remember
 from simdist.stages.vectors.shards import RUN_ROWS, ShardWriter, shard_rows
 from simdist.stages.vectors.sources import Source, find, remote_root
 from simdist.stages.vectors.survey import (
@@ -40,7 +43,7 @@ from simdist.stages.vectors.survey import (
 from simdist.store.datasets import Shard
 from simdist.store.objects import Objects
 from simdist.store.place import Place as StorePlace
-from simdist.types import Json, ObjectRef
+from simdist.types import Array, Json, ObjectRef
 
 if TYPE_CHECKING:
     from simdist.runner.context import Context
@@ -166,7 +169,38 @@ def forecast(config: ImportConfig, n: int, d: int) -> Forecast:
     surveys = -(-len(config.sources) // FILES_PER_TASK)
     buckets = 0 if config.id is None else bucket_count(n)
     peak = _read_nbytes(d, row_nbytes=64, columns=len(config.keep) + 2, rows=n, part_nbytes=0)
-    return Forecast(surveys + reads + buckets, max(peak, bucket_nbytes(n)), 0.0, n * (4 * d + 40))
+    vectors = 4 * n * d
+    rounds = [
+        RoundForecast("survey", surveys, rows=0, requests=4 * len(config.sources)),
+        RoundForecast(
+            "read",
+            reads,
+            nbytes=peak,
+            read=vectors,
+            written=vectors + 8 * n,
+            requests=2 * reads + (vectors >> 23) + 4 * shards + (vectors >> 23),
+            rows=n,
+        ),
+    ]
+    if buckets:
+        hashed = RoundForecast(
+            "ids",
+            buckets,
+            nbytes=bucket_nbytes(n),
+            read=16 * n,
+            moved=16 * n,
+            requests=buckets * (2 + 2 * reads),
+            rows=n,
+        )
+        rounds.append(hashed)
+    rounds.append(RoundForecast("remember", surveys, requests=3 * len(config.sources)))
+    return Forecast(
+        tasks=surveys + reads + buckets,
+        nbytes=max(peak, bucket_nbytes(n)),
+        flops=0.0,
+        written=n * (4 * d + 40),
+        rounds=tuple(rounds),
+    )
 
 
 class ImportVectors:
@@ -188,6 +222,8 @@ class ImportVectors:
             if "ids" not in rounds:
                 return Round("ids", tuple(_id_tasks(plan)))
             _refuse_duplicates(config.id, plan, rounds["ids"])
+        if "remember" not in rounds:
+            return Round("remember", tuple(_remember_tasks(plan)))
         return _commit(self, config, plan, rounds["read"])
 
     def forecast(self, config: ImportConfig, rows: int, dim: int) -> Forecast:
@@ -195,7 +231,7 @@ class ImportVectors:
         return forecast(config, rows, dim)
 
     def compute(self, context: Context, task: Task) -> Record:
-        kinds = {"survey": _survey, "read": _read, "ids": _ids}
+        kinds = {"survey": _survey, "read": _read, "ids": _ids, "remember": _remember}
         return kinds[task.kind](context, task)
 
 
@@ -221,7 +257,12 @@ def _survey(context: Context, task: Task) -> Record:
     files = []
     for source in config.sources[first : first + FILES_PER_TASK]:
         context.check()
-        files.append(survey(source, config.objects, config.wanted, types).to_json())
+        known = look_up(context, source, config.wanted, types)
+        if known is None:
+            facts = survey(source, config.objects, config.wanted, types)
+        else:
+            facts = known.facts
+        files.append(facts.to_json())
     return Record(task.key, facts={"files": files})
 
 
@@ -264,37 +305,57 @@ def _read(context: Context, task: Task) -> Record:
     config: ImportConfig = context.config
     dim, dtype = task.args["dim"], task.args["dtype"]
     schema = decode_schema(task.args["schema"])
-    wanted = config.wanted
     number = first = task.args["first"]
     writer = ShardWriter(
         context, first_row=first, dim=dim, dtype=dtype, schema=schema, hashed=config.id is not None
     )
     zero: int | None = None
     for file, *values in task.args["spans"]:
-        source, span = config.sources[file], Span(*values)
-        row = span.first
-        for batch in batches(
-            source,
-            config.objects,
-            columns=wanted.stored_in(source),
-            span=span,
-            batch_rows=-(-shard_rows(dim) // BATCHES_PER_SHARD),
-        ):
+        for vectors, rows in _rows_in(context, task, config.sources[file], Span(*values), number):
             context.check()
-            place = Place(source.uri, row, number)
-            column = batch.column(wanted.vector)
-            vectors = vectors_of(column, wanted.vector, place, dim=dim, dtype=dtype)
             if zero is None and (found := first_zero_row(vectors)) is not None:
                 zero = number + found
-            writer.add(vectors, rows_of(batch, source, wanted, schema, place))
-            row += len(batch)
-            number += len(batch)
+            writer.add(vectors, rows)
+            number += len(rows)
     writer.close()
     objects: dict[str, ObjectRef] = {}
     for role, refs in (("vectors", writer.vectors), ("rows", writer.rows), ("hashes", writer.runs)):
         objects |= {f"{role}-{place:04d}": ref for place, ref in enumerate(refs)}
     facts = {"rows": number - first, "shards": len(writer.vectors), "first_zero_row": zero}
     return Record(task.key, objects, facts)
+
+
+def _rows_in(
+    context: Context, task: Task, source: Source, span: Span, number: int
+) -> Iterator[tuple[Array, pa.RecordBatch]]:
+    """A span of a file as (vectors [m, d], rows table): from an earlier import where it is known,
+    else read and checked."""
+    config: ImportConfig = context.config
+    dim, dtype = task.args["dim"], task.args["dtype"]
+    schema = decode_schema(task.args["schema"])
+    wanted = config.wanted
+    known = look_up(context, source, wanted, config.partition_types)
+    if known is not None:
+        named = config.id is not None
+        yield from pieces(
+            context, known, span, dtype=dtype, schema=schema, number=number, named=named
+        )
+        return
+    row = span.first
+    for batch in batches(
+        source,
+        config.objects,
+        columns=wanted.stored_in(source),
+        span=span,
+        batch_rows=-(-shard_rows(dim) // BATCHES_PER_SHARD),
+    ):
+        place = Place(source.uri, row, number)
+        vectors = vectors_of(
+            batch.column(wanted.vector), wanted.vector, place, dim=dim, dtype=dtype
+        )
+        yield vectors, rows_of(batch, source, wanted, schema, place)
+        row += len(batch)
+        number += len(batch)
 
 
 def _id_tasks(plan: Plan) -> Iterable[Task]:
@@ -332,6 +393,42 @@ def _refuse_duplicates(name: str, plan: Plan, records: Sequence[Record]) -> None
         f" {plan.where(first['second'])}; ids must be unique. In all, {repeats} of {plan.rows} rows"
         " repeat an earlier id. Keep one row of each, or leave id out to number the rows."
     )
+
+
+def _remember_tasks(plan: Plan) -> Iterable[Task]:
+    """A task for the files of each task of the survey."""
+    for number, first in enumerate(range(0, len(plan.files), FILES_PER_TASK)):
+        starts = list(plan.starts[first : first + FILES_PER_TASK + 1])
+        args = {"first": first, "survey": number, "starts": starts, "dim": plan.dim}
+        yield Task(f"remember-{number:05d}", "remember", args, BASE_NBYTES)
+
+
+def _remember(context: Context, task: Task) -> Record:
+    """Where the rows of a few files lie now, for imports to come."""
+    config: ImportConfig = context.config
+    starts, size = task.args["starts"], shard_rows(task.args["dim"])
+    files = context.records("survey")[task.args["survey"]].facts["files"]
+    shards = _shards_of(context.records("read"), range(starts[0] // size, -(-starts[-1] // size)))
+    for place, (facts, span) in enumerate(zip(files, pairwise(starts), strict=True)):
+        known = Known(FileFacts.from_json(facts), pieces_of(span, size, shards))
+        source = config.sources[task.args["first"] + place]
+        remember(context, source, config.wanted, config.partition_types, known)
+    return Record(task.key)
+
+
+def _shards_of(
+    records: Sequence[Record], wanted: range
+) -> Mapping[int, tuple[ObjectRef, ObjectRef]]:
+    """(vectors, rows) of some shards, by number."""
+    found: dict[int, tuple[ObjectRef, ObjectRef]] = {}
+    first = 0
+    for record in records:
+        count = int(record.facts["shards"])
+        if first < wanted.stop and first + count > wanted.start:
+            pairs = zip(_role(record, "vectors"), _role(record, "rows"), strict=True)
+            found |= dict(enumerate(pairs, first))
+        first += count
+    return found
 
 
 def _commit(

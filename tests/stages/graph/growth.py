@@ -24,6 +24,12 @@ class Growth:
     hits: Array
     fresh: tuple[float, ...]
 
+    def after(self, graph: int) -> tuple[int, float]:
+        """The graph that one more join makes, and what the join changed: past the last, nothing."""
+        if graph + 1 < len(self.fresh):
+            return graph + 1, self.fresh[graph + 1]
+        return graph, 0.0
+
 
 def _read(words: str) -> Array:
     """word, number of rows, word, number of rows, ..."""

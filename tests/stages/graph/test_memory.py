@@ -16,7 +16,7 @@ from simdist.errors import PlanTooLarge
 from simdist.models.knn import knn_graph
 from simdist.models.vectors import import_array
 from simdist.runner import Context, Record, Stage, Task
-from simdist.stages.graph import ApproximateKnnGraph, ExactKnnGraph, KnnParams
+from simdist.stages.graph import ApproximateKnnGraph, ExactKnnGraph, KnnParams, story
 from simdist.stages.partition import PartitionStage
 from simdist.store import open_store
 
@@ -66,6 +66,7 @@ def held(one_thread: Engine) -> dict[str, list[tuple[str, int, int]]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(partitions, "MIN_BLOCK_ROWS", 4096)
+        patch.setattr(story, "WORTH_WALKING", 0)  # else only large data comes to it
         for x, k, options in JOBS.values():  # compiles, and fills what a process keeps
             graph_of(x()[:600], min(k, 20), engine=one_thread, **options)
         for stage in (PartitionStage, ApproximateKnnGraph, ExactKnnGraph):

@@ -35,6 +35,7 @@ def told(growth: Growth, target: float, seed: int) -> tuple[Recall, float]:
         rows=rows,
         blocks=0,  # so the finish has no tasks
         measure=None,
+        coded=True,
         dataset=SimpleNamespace(manifest=SimpleNamespace(metrics={"fanout": 8})),
     )
     with patch.multiple(story, **_SILENT), patch.object(story, "exact_rounds", _no_rounds):
@@ -44,9 +45,9 @@ def told(growth: Growth, target: float, seed: int) -> tuple[Recall, float]:
             step = next(telling)
             while True:
                 done[step.name] = []
-                if step.name.startswith("join"):
-                    graph += 1
-                    done[step.name] = [Record(step.name, {}, {"fresh": growth.fresh[graph]})]
+                if step.name.startswith(("merge-join", "walk")):
+                    graph, fresh = growth.after(graph)
+                    done[step.name] = [Record(step.name, {}, {"fresh": fresh})]
                 if step.name.startswith("check"):
                     facts = _looked(step.tasks[0], growth.hits[graph][drawn], config, rows)
                     done[step.name] = [Record(step.name, {}, facts)]
@@ -87,6 +88,8 @@ _SILENT = {
     "merge_nbytes": lambda *_: 0,
     "links_nbytes": lambda *_: 0,
     "join_nbytes": lambda *_: 0,
+    "rescore_nbytes": lambda *_: 0,
+    "walk_nbytes": lambda *_: 0,
     "finish_nbytes": lambda *_: 0,
     "check_round": lambda name, _partition, _config, lists, truths, look: Round(
         name,

@@ -1,0 +1,79 @@
+"""Graph kernels run from end to end, their results as digests: what two CPUs must agree on.
+
+python -m compiled.portable     one JSON object on stdout
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+
+import numpy as np
+from compiled.listing import coded, edges, vectors
+
+from simdist.compiled import simd
+from simdist.compiled.codes import Room, entered_in, join, leaders_of, leaf_top, number
+from simdist.compiled.lists import empty_lists, entered, fill_short, joined, link
+from simdist.types import Array, Float32, Ids
+
+__all__ = ["digests"]
+
+KEEP, WIDTH, LEAF = 16, 12, 150
+
+
+def digests() -> dict[str, object]:
+    """Every object a graph of some hundred rows leaves, by name; which kernels made them."""
+    found: dict[str, object] = {"vnni": simd.VNNI}
+    for rows, dim, kinds in ((300, 5, 0), (500, 70, 40), (170, 1024, 0)):
+        rng = np.random.default_rng(rows)
+        extra = rng.standard_normal(rows).astype(np.float32)
+        codes, facts = coded(vectors(rng, rows, dim, kinds=kinds), extra)
+        arrays = {"codes": codes, "facts": facts, **_graph(rng, codes, facts)}
+        found |= {f"{name} {rows} x {dim}": _digest(array) for name, array in arrays.items()}
+    return found
+
+
+def _graph(rng: np.random.Generator, codes: Array, facts: Float32) -> dict[str, Array]:
+    """Leaves, merged, two joins, filled."""
+    rows = len(codes)
+    room = Room(LEAF, codes.shape[1])
+    lists = empty_lists(rows, KEEP)
+    for _ in range(2):
+        for leaf in np.array_split(rng.permutation(rows).astype(np.int32), -(-rows // LEAF)):
+            best = np.empty((len(leaf), 10), np.int64)
+            leaf_top(codes, facts, leaf, leaf, room, best)
+            entered(leaf, best, lists)
+    arrays: dict[str, Array] = {"leaves": lists.copy()}
+    for turn in range(2):
+        _joined(codes, facts, room, lists)
+        arrays[f"join {turn}"] = lists.copy()
+    fill_short(0, rows, lists, KEEP)
+    leaders = rng.permutation(rows)[:50].astype(np.int32)
+    near = np.empty((rows, 3), np.int32)
+    leaders_of(codes, facts, np.arange(rows, dtype=np.int32), leaders, room, near)
+    return {**arrays, "filled": lists, "leaders": near}
+
+
+def _joined(codes: Array, facts: Float32, room: Room, lists: Ids) -> None:
+    links = np.empty((len(lists), 2 * WIDTH), np.int32)
+    link(lists, *edges(lists, WIDTH), WIDTH, links)
+    most = links.size
+    table = np.full(1 << (2 * most).bit_length(), -1, np.int32)
+    positions = np.empty(most, np.int32)
+    _, named = number(links, table, np.empty_like(table), positions)
+    positions = positions[:named]
+    theirs = lists[positions] & -2
+    join(links, positions, codes[positions], facts[positions], room, theirs)
+    rows, found = np.empty(theirs.size, np.int32), np.empty(theirs.size, np.int64)
+    count = entered_in(positions, theirs, rows, found)
+    joined(lists, WIDTH)
+    entered(rows[:count], found[:count, None], lists)
+
+
+def _digest(array: Array) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    json.dump(digests(), sys.stdout)
