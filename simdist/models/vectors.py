@@ -9,7 +9,7 @@ import numpy as np
 
 from simdist.errors import InputError
 from simdist.models.chain import Link, run_link
-from simdist.models.places import borrowed
+from simdist.models.places import borrowed, store_of
 
 if TYPE_CHECKING:
     from simdist.engine.base import Engine
@@ -45,7 +45,7 @@ def import_vectors(
     vector: str | None = None,
     id: str | None = None,
     keep: Iterable[str] = (),
-    store: Store,
+    store: Store | str,
     engine: Engine | str | None = None,
     listeners: Sequence[Listener] = (),
 ) -> Dataset:
@@ -59,9 +59,10 @@ def import_vectors(
     Raises InputError naming file and row for NULLs, ragged lengths, NaN, duplicate ids, no rows,
     unknown columns and paths that match nothing.
     """
-    link = import_link("vectors", path=path, vector=vector, id=id, keep=keep, store=store)
-    with borrowed(engine, store) as opened:
-        return run_link(link, {}, store=store, engine=opened, listeners=listeners)
+    place = store_of(store)
+    link = import_link("vectors", path=path, vector=vector, id=id, keep=keep, store=place)
+    with borrowed(engine, place) as opened:
+        return run_link(link, {}, store=place, engine=opened, listeners=listeners)
 
 
 def import_array(

@@ -41,9 +41,11 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         return chain(story(open_store(str(tmp_path_factory.mktemp("store"))), engine))
 
 
-def test_the_same_bytes_on_every_engine(
-    expected: dict[str, bytes], engine: Engine, tmp_path: Path
+@pytest.mark.parametrize("kind", ["local", "dask"])  # two workers each
+def test_the_same_bytes_whatever_the_engine_and_the_workers(
+    kind: str, expected: dict[str, bytes], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
+    engine: Engine = request.getfixturevalue(f"{kind}_engine")
     assert chain(story(open_store(str(tmp_path)), engine)) == expected
 
 
