@@ -126,6 +126,7 @@ def test_everything_that_is_wrong_is_told_at_once() -> None:
 def test_an_unknown_stage_is_told_with_those_there_are() -> None:
     told = complaint(FLOW.replace("stage: knn_graph", "stage: knn_grph"))
     assert "there is no stage 'knn_grph'; did you mean 'knn_graph'? Allowed: knn_graph" in told
+    assert "append" in told
 
 
 def test_a_step_without_a_stage_is_told() -> None:

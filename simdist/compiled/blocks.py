@@ -26,6 +26,9 @@ from simdist.types import Array, Ids, Int32
 __all__ = ["Blocks", "float32_row", "int8_row", "int32_row", "int64_row", "prefetch"]
 
 
+AHEAD = 8  # rows between asking for one and copying it
+
+
 @dataclass(frozen=True, slots=True)
 class Blocks:
     """Equal blocks of one matrix. Keeps the arrays alive while their addresses are in use.
@@ -142,5 +145,12 @@ def _copy_rows(address: int, positions: Ids, chosen: Ids, out: Int32) -> None:
     """out[c] = the words of row positions[c] for every c in chosen. address: where row 0 would be,
     were all blocks in one piece with this one."""
     words = out.shape[1]
-    for place in chosen:
-        out[place, :] = int32_row(address + positions[place] * 4 * words, words)
+    for c in range(len(chosen)):
+        if c + AHEAD < len(chosen):  # rows lie far apart: ask for one before it is its turn
+            ahead = address + positions[chosen[c + AHEAD]] * 4 * words
+            for line in range(0, 4 * words, 64):
+                prefetch(ahead + line)
+        place = chosen[c]
+        row = int32_row(address + positions[place] * 4 * words, words)
+        for w in range(words):
+            out[place, w] = row[w]

@@ -20,7 +20,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from simdist.compiled.blocks import int64_row
+from simdist.compiled.blocks import int64_row, prefetch
 from simdist.compiled.kernel import inlined, kernel
 from simdist.types import Array, Float32, Ids, Int32
 
@@ -42,6 +42,7 @@ __all__ = [
     "tail_of",
 ]
 
+AHEAD = 8  # entries between asking for a list and using it
 PLACES = 8  # of a list at once: keep is a multiple
 _NO_ID = 0x7FFFFFFF
 _LEAST = -0x7F800001  # -inf as an ordered integer
@@ -185,6 +186,9 @@ def entered(rows: Int32, candidates: Array, lists: Ids) -> None:
     lists: [n, keep], changed in place."""
     keep = lists.shape[1]
     for e in range(len(rows)):
+        if e + AHEAD < len(rows):
+            for place in range(0, keep, PLACES):
+                prefetch(lists.ctypes.data + 8 * (keep * rows[e + AHEAD] + place))
         for s in range(candidates.shape[1]):
             enter(lists.ctypes.data + 8 * keep * rows[e], keep, candidates[e, s])
 

@@ -59,7 +59,7 @@ class Typical:
 
     leaf_copies: float = 2.0
     leaf_share: float = 0.6
-    pairs: tuple[float, ...] = (150.0, 90.0, 35.0, 10.0)
+    pairs: tuple[float, ...] = (440.0, 220.0, 80.0, 20.0)
     proposals: tuple[float, ...] = (24.0, 12.0, 5.0, 2.0)
     outside: float = 0.9
     distinct: float = 0.5

@@ -56,7 +56,7 @@ FULL = (
     "million",
     "tiles",
 )
-NAMES = {line.split()[0] for line in FULL} | {"coverage"}
+NAMES = {line.split()[0] for line in FULL} | {"coverage", "scale", "weak"}
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ ROWS, DIM, FILES = 2048, 24, 8
 NAMES = ("vectors", "graph.partition", "graph")
 
 # Which round a trial's word stands for: (place in NAMES, the round's name).
-ROUNDS = {"import": (0, "read"), "leaf": (2, "leaves-0"), "merge": (2, "merge-0")}
+ROUNDS = {"import": (0, "read"), "leaf": (2, "leaves-0"), "merge": (2, "merge-leaves-0")}
 
 
 def write_data(folder: Path) -> None:

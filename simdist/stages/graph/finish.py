@@ -73,17 +73,19 @@ def rerank(
     from simdist.compiled.graph import sort_lists  # noqa: PLC0415 - numba only on workers
 
     measure = partition.measure
-    listed, slots = np.nonzero(candidates >= 0)
-    others = candidates[listed, slots]
+    width = candidates.shape[1]
+    listed = np.flatnonzero(candidates >= 0)
+    others = candidates.ravel()[listed]
     own = partition.take(rows)
     sign = np.float32(distance_sign(measure))
     distance = np.full(candidates.shape, np.inf, np.float32)
     numbers = np.full(candidates.shape, np.iinfo(np.int64).max)
     for block, chosen in partition.vectors.visits(others):
         keep_within()
-        at, local = (listed[chosen], slots[chosen]), others[chosen] - partition.span(block)[0]
-        distance[at] = sign * measure.pairs_at(own, at[0], partition.mapped(block), local)
-        numbers[at] = partition.numbers.arrays[block][local]
+        at, local = listed[chosen], others[chosen] - partition.span(block)[0]
+        values = measure.pairs_at(own, at // width, partition.mapped(block), local)
+        distance.put(at, sign * values)
+        numbers.put(at, partition.numbers.arrays[block][local])
     positions = np.array(candidates)
     sort_lists(distance, numbers, positions)
     return positions[:, :k], numbers[:, :k], sign * distance[:, :k]

@@ -10,9 +10,9 @@ gives its own tiles, on cells formed under its surrogate.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -41,6 +41,7 @@ CELL_NBYTES = 16 << 20  # of rows it holds at once
 FIRST_FANOUT = 2  # children a row joins when its cell is first split; one below that
 SQUARE_ROWS = 1024  # of a tile whose other half is mirrored: simdist.compiled.codes
 LARGER = (1, 4, 16)  # leaves of later passes
+LEAVES_BETWEEN_CHECKS = 16
 SMALL = 8  # children below leaf_rows / SMALL share a leaf with their neighbour
 
 
@@ -131,7 +132,7 @@ def _groups(copies: Ids, goal: int, cap: int) -> Iterator[tuple[range, int, int,
                 yield range(first, cell), 0, 1, total
             first, total = cell, 0
         if rows > cap:
-            parts = -(-rows // cap)
+            parts = -(-2 * rows // cap)  # they are not equally large
             for part in range(parts):
                 yield range(cell, cell + 1), part, parts, -(-rows // parts)
             first = cell + 1
@@ -149,20 +150,16 @@ def compute_leaves(context: Context, task: Task) -> Record:
     cells = range(args["first_cell"], args["last_cell"])
     found = _Found(params.leaf_neighbors)
     for cell, members in zip(cells, partition.members(cells, args["ranks"]), strict=True):
-        if args["parts"] > 1:
-            members = np.array_split(members, args["parts"])[args["part"]]  # noqa: PLW2901
-        if len(members) < 2:
-            continue
-        tiles: _Tiles = (
-            _CodeTiles(partition, members, args["leaf_rows"])
-            if partition.coded
-            else _MeasureTiles(partition, members)
-        )
-        rng = context.rng("split", args["level"], cell, args["part"])
-        every = np.arange(len(members), dtype=np.int32)
-        for leaf in _leaves(tiles, every, FIRST_FANOUT, args["leaf_rows"], rng):
-            context.check()
-            found.add(members[leaf], tiles.best(leaf, params.leaf_neighbors))
+        leaders = context.rng("parts", args["level"], cell)
+        for piece, held in enumerate(_pieces(partition, members, args, leaders)):
+            tiles = _tiles_of(partition, held, args["leaf_rows"])
+            rng = context.rng("split", args["level"], cell, args["part"], piece)
+            every = np.arange(len(held), dtype=np.int32)
+            leaves = _leaves(tiles, every, FIRST_FANOUT, args["leaf_rows"], rng)
+            for number, leaf in enumerate(leaves):
+                if number % LEAVES_BETWEEN_CHECKS == 0:
+                    context.check()
+                found.add(held[leaf], tiles.best(leaf, params.leaf_neighbors))
     rows, candidates = found.all()
     order, starts = bucketed(rows // partition.block_rows, partition)
     return Record(
@@ -174,6 +171,31 @@ def compute_leaves(context: Context, task: Task) -> Record:
         },
         {"entries": len(rows), "leaves": found.leaves, "tile_entries": found.tile_entries},
     )
+
+
+def _pieces(
+    partition: Partition, members: Int32, args: Mapping[str, Any], rng: np.random.Generator
+) -> Iterator[Int32]:
+    """The rows of a cell that a task holds together: all, or of a cell too large to hold, those
+    that are nearest to one of a few leaders, the same for all its parts; in halves drawn at random
+    where they are still too many."""
+    part, parts = args["part"], args["parts"]
+    if parts == 1:
+        if len(members) > 1:
+            yield members
+        return
+    cap = cell_cap(partition.dim, args["leaf_rows"], coded=partition.coded)
+    leaders = rng.choice(members, parts, replace=False)
+    mine = []
+    for start in range(0, len(members), cap):
+        rows = members[start : start + cap]
+        tiles = _tiles_of(partition, np.concatenate([leaders, rows]), args["leaf_rows"])
+        numbers = np.arange(parts, parts + len(rows), dtype=np.int32)
+        near = tiles.leaders_of(numbers, np.arange(parts, dtype=np.int32), 1)
+        mine.append(rows[near[:, 0] == part])
+    found = np.concatenate(mine)
+    pieces = np.array_split(rng.permutation(found), max(1, -(-len(found) // cap)))
+    yield from (np.sort(piece) for piece in pieces if len(piece) > 1)
 
 
 def _leaves(
@@ -234,6 +256,13 @@ class _Tiles(Protocol):
 
     def best(self, rows: Int32, width: int) -> Ids:
         """[m, width] best candidates of each row of a leaf among the others."""
+
+
+def _tiles_of(partition: Partition, members: Int32, leaf_rows: int) -> _Tiles:
+    """Tiles of some rows. leaf_rows: of the largest of them."""
+    if partition.coded:
+        return _CodeTiles(partition, members, leaf_rows)
+    return _MeasureTiles(partition, members)
 
 
 class _CodeTiles:
