@@ -13,7 +13,7 @@ import numpy as np
 from compiled.listing import coded, edges, vectors
 
 from simdist.compiled import simd
-from simdist.compiled.codes import Room, entered_in, join, leaders_of, leaf_top, number
+from simdist.compiled.codes import Room, entered_in, join, leaders_of, leaf_top, name
 from simdist.compiled.lists import empty_lists, entered, fill_short, joined, link
 from simdist.types import Array, Float32, Ids
 
@@ -58,13 +58,10 @@ def _graph(rng: np.random.Generator, codes: Array, facts: Float32) -> dict[str, 
 def _joined(codes: Array, facts: Float32, room: Room, lists: Ids) -> None:
     links = np.empty((len(lists), 2 * WIDTH), np.int32)
     link(lists, *edges(lists, WIDTH), WIDTH, links)
-    most = links.size
-    table = np.full(1 << (2 * most).bit_length(), -1, np.int32)
-    positions = np.empty(most, np.int32)
-    _, named = number(links, table, np.empty_like(table), positions)
-    positions = positions[:named]
-    theirs = lists[positions] & -2
-    join(links, positions, codes[positions], facts[positions], room, theirs)
+    among = name(0, links, links.size)
+    theirs = lists[among.positions] & -2
+    positions = among.positions
+    join(links, among, codes[positions], facts[positions], room, theirs, WIDTH)
     rows, found = np.empty(theirs.size, np.int32), np.empty(theirs.size, np.int64)
     count = entered_in(positions, theirs, rows, found)
     joined(lists, WIDTH)

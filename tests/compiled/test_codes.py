@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import composite
 
 from simdist.compiled.codes import (
+    Named,
     Room,
     code_nbytes,
     encode,
@@ -31,7 +32,7 @@ from simdist.compiled.codes import (
     join,
     leaders_of,
     leaf_top,
-    number,
+    name,
 )
 from simdist.compiled.lists import EMPTY, empty_lists, key_of
 from simdist.types import Array, Float32, Ids, Int32
@@ -251,46 +252,47 @@ def linked(draw: st.DrawFn, *, most: int = 70) -> tuple[Int32, int]:
     return links, total
 
 
-def named(links: Int32) -> list[int]:
-    """Positions in the order that links name them."""
-    return list(dict.fromkeys((np.abs(links[links != 0]) - 1).tolist()))
+def named(first: int, links: Int32) -> list[int]:
+    """Positions in the order that rows and their links name them."""
+    marks = [m for r, row in enumerate(links) for m in (first + r + 1, *row[row != 0].tolist())]
+    return list(dict.fromkeys(abs(mark) - 1 for mark in marks))
 
 
-def numbered(links: Int32) -> tuple[Int32, Int32]:
-    """Links numbered by the kernel, and the positions."""
-    most = links.size
-    table = np.full(1 << (2 * most).bit_length(), -1, np.int32)
-    links, positions = links.copy(), np.empty(most, np.int32)
-    done, count = number(links, table, np.empty_like(table), positions)
-    assert done == len(links)
-    return links, positions[:count]
+def numbered(links: Int32, first: int) -> tuple[Int32, Named]:
+    """Links numbered by the kernel, and what they name; the rows begin at position `first`."""
+    links = links.copy()
+    found = name(first, links, links.size + len(links))
+    assert len(found.own) == len(links)
+    return links, found
 
 
 @settings(deadline=None)  # the first call compiles
-@given(graph=linked())
-def test_positions_are_numbered_as_they_are_named_and_stay_new_or_not(graph: tuple[Int32, int]):
+@given(graph=linked(), first=st.integers(0, 40))
+def test_rows_are_numbered_as_they_are_named_and_links_stay_new_or_not(
+    graph: tuple[Int32, int], first: int
+):
     links, _ = graph
-    found, positions = numbered(links)
-    assert positions.tolist() == named(links)
-    back = np.append(positions, -1)[np.abs(found) - 1] + 1
+    found, among = numbered(links, first)
+    assert among.positions.tolist() == named(first, links)
+    np.testing.assert_array_equal(among.positions[among.own], first + np.arange(len(links)))
+    back = np.append(among.positions, -1)[np.abs(found) - 1] + 1
     np.testing.assert_array_equal(np.sign(found) * back, links)
 
 
 @settings(deadline=None)  # the first call compiles
-@given(graph=linked(), spare=st.integers(0, 60))
-def test_numbering_stops_before_it_names_more_than_there_is_room_for(
-    graph: tuple[Int32, int], spare: int
+@given(graph=linked(), most=st.integers(1, 60))
+def test_numbering_stops_at_the_row_after_which_more_than_asked_are_named(
+    graph: tuple[Int32, int], most: int
 ):
-    links, _ = graph
-    most = links.shape[1] + spare
-    table = np.full(1 << (2 * most).bit_length(), -1, np.int32)
-    found, positions = links.copy(), np.empty(most, np.int32)
-    done, count = number(found, table, np.empty_like(table), positions)
+    links, total = graph
+    found = links.copy()
+    among = name(total, found, most)
+    done = len(among.own)
     assert 1 <= done <= len(links)
-    assert positions[:count].tolist() == named(links[:done])
+    assert among.positions.tolist() == named(total, links[:done])
     np.testing.assert_array_equal(found[done:], links[done:])
-    if done < len(links):
-        assert count + links.shape[1] > most
+    assert done == len(links) or len(among.positions) > most
+    assert len(named(total, links[: done - 1])) <= most
 
 
 def lists_among(rng: np.random.Generator, keys: Float32, positions: Int32, keep: int) -> Ids:
@@ -339,30 +341,57 @@ def joined_by_hand(
 def test_a_join_compares_the_links_of_every_row_where_one_is_new(
     graph: tuple[Int32, int], seed: int, dim: int, kinds: int, keep: int
 ):
-    links, positions = numbered(graph[0])
+    links, among = numbered(graph[0], graph[1])
+    positions = among.positions
     rng = np.random.default_rng(seed)
-    codes, facts = coded(vectors(rng, graph[1], dim, kinds=kinds))
+    codes, facts = coded(vectors(rng, graph[1] + len(links), dim, kinds=kinds))
     codes, facts = codes[positions], facts[positions]
     keys = keys_between(codes, facts)
     lists = lists_among(rng, keys, positions, keep)
     expected, pairs = joined_by_hand(links, positions, keys, lists)
     room = Room(links.shape[1], codes.shape[1])
-    assert join(links, positions, codes, facts, room, lists) == pairs
+    assert join(links, among, codes, facts, room, lists, 0) == pairs
     assert lists.tolist() == expected
+
+
+def test_a_row_that_nobody_lists_meets_those_that_its_nearest_neighbours_list():
+    rng = np.random.default_rng(3)
+    total, keep, width = 60, 8, 6
+    codes, facts = coded(vectors(rng, total, 30))
+    keys = keys_between(codes, facts)
+    lists = empty_lists(total, keep)
+    for row in range(total):
+        others = rng.permutation(np.delete(np.arange(total), row))[:width]
+        lists[row] = best((candidate(keys[row, j], int(j), new=False) for j in others), keep)
+    mine = [place for place in listed(lists[:1])[0] if place >= 0][:width]
+    links = np.zeros((1, 2 * width), np.int32)
+    links[0, : len(mine)] = [-(place + 1) for place in mine]  # its own neighbours, and no source
+    numbered_links, among = numbered(links, 0)
+    seen = among.positions
+    theirs = lists[seen].copy()
+    expected = filled(lists[0])
+    for asked in mine[:5]:
+        for other in listed(lists[asked : asked + 1])[0][:width]:
+            if other in set(seen.tolist()) - {0}:
+                expected.append(candidate(keys[0, other], int(other)))
+    join(numbered_links, among, codes[seen], facts[seen], Room(20, codes.shape[1]), theirs, width)
+    assert theirs[among.own[0]].tolist() == best(expected, keep)
+    assert not set(expected) <= set(filled(lists[0]))
 
 
 def test_a_join_of_more_pairs_than_it_remembers_misses_none():
     rng = np.random.default_rng(12)
     links = np.stack([rng.permutation(400)[:90] for _ in range(60)]).astype(np.int32) + 1
     links[:, ::2] *= -1
-    links, positions = numbered(links)
-    codes, facts = coded(vectors(rng, 400, 20))
+    links, among = numbered(links, 400)
+    positions = among.positions
+    codes, facts = coded(vectors(rng, 460, 20))
     codes, facts = codes[positions], facts[positions]
     keys = keys_between(codes, facts)
     lists = empty_lists(len(positions), 16)
     expected, pairs = joined_by_hand(links, positions, keys, lists)
     assert pairs > 10 * (1 << 14)
-    assert join(links, positions, codes, facts, Room(90, codes.shape[1]), lists) == pairs
+    assert join(links, among, codes, facts, Room(90, codes.shape[1]), lists, 0) == pairs
     assert lists.tolist() == expected
 
 
@@ -400,7 +429,8 @@ def test_a_pair_has_one_key_whoever_computes_it(dim: int):
         see(rows, top(codes, facts, rows, total, room=room))
         lists = empty_lists(total, 96)
         links = np.where(rng.random(size) < 0.5, rows + 1, -rows - 1).astype(np.int32)[None]
-        join(links, every, codes, facts, room, lists)
+        among = Named(every, rows[:1], np.full(2, -1, np.int32), np.zeros(2, np.int32))
+        join(links, among, codes, facts, room, lists, 0)
         see(every, lists)
     assert len(seen) == total * (total - 1) // 2
     assert all(len(keys) == 1 for keys in seen.values())
