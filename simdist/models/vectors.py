@@ -70,13 +70,20 @@ def import_array(
 ) -> Dataset:
     """An array as a vectors dataset, rows numbered. x: [n, d] float16, float32 or float64, finite.
 
-    Cost: the array is written twice (as it is, then as shards) and read once.
+    Cost: the array is read and written once, here: workers read its shards. Raises InputError for
+    another shape or type, no rows, and an element that is not finite.
     """
+    from simdist.stages.vectors import ImportArray, write_shards  # noqa: PLC0415 - imports pyarrow
+
     x = np.asarray(x)
     if x.ndim != 2 or x.dtype not in (np.float16, np.float32, np.float64):
         raise InputError(
             f"expected rows [n, d] of float16, float32 or float64; got {x.dtype} of shape {x.shape}"
         )
-    upload = store.write_array("upload", x)
-    link = import_link("vectors", path=f"{store.uri}/{upload.key}", store=store)
+    if not x.size:
+        raise InputError(
+            f"the array has no rows or no columns: {x.dtype} of shape {x.shape}; expected at least"
+            " one row of one element"
+        )
+    link = Link("vectors", ImportArray(), write_shards(x, store), {})
     return run_link(link, {}, store=store, engine=engine, listeners=listeners)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,7 @@ def test_a_hash_is_computed_once_per_process(
 ) -> None:
     store = open_store(tmp_path)
     ref = store.write_array("vectors", np.zeros(1000))
+    monkeypatch.setattr(cache, "_checked", OrderedDict())  # as in a process that did not write it
     digest, calls = hashlib.file_digest, []
     monkeypatch.setattr(
         cache.hashlib, "file_digest", lambda *args: calls.append(1) or digest(*args)

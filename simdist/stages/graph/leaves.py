@@ -10,6 +10,7 @@ gives its own tiles, on cells formed under its surrogate.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -41,7 +42,7 @@ CELL_NBYTES = 16 << 20  # of rows it holds at once
 FIRST_FANOUT = 2  # children a row joins when its cell is first split; one below that
 SQUARE_ROWS = 1024  # of a tile whose other half is mirrored: simdist.compiled.codes
 LARGER = (1, 4, 16)  # leaves of later passes
-LEAVES_BETWEEN_CHECKS = 16
+SECONDS_BETWEEN_CHECKS = 0.005  # leaves take tenths of a millisecond, or as long as a measure does
 SMALL = 8  # children below leaf_rows / SMALL share a leaf with their neighbour
 
 
@@ -148,7 +149,7 @@ def compute_leaves(context: Context, task: Task) -> Record:
     params = context.config.resolved
     args = task.args
     cells = range(args["first_cell"], args["last_cell"])
-    found = _Found(params.leaf_neighbors)
+    found, asked = _Found(params.leaf_neighbors), 0.0
     for cell, members in zip(cells, partition.members(cells, args["ranks"]), strict=True):
         leaders = context.rng("parts", args["level"], cell)
         for piece, held in enumerate(_pieces(partition, members, args, leaders)):
@@ -156,9 +157,11 @@ def compute_leaves(context: Context, task: Task) -> Record:
             rng = context.rng("split", args["level"], cell, args["part"], piece)
             every = np.arange(len(held), dtype=np.int32)
             leaves = _leaves(tiles, every, FIRST_FANOUT, args["leaf_rows"], rng)
-            for number, leaf in enumerate(leaves):
-                if number % LEAVES_BETWEEN_CHECKS == 0:
+            for leaf in leaves:
+                now = time.monotonic()
+                if now - asked > SECONDS_BETWEEN_CHECKS:
                     context.check()
+                    asked = now
                 found.add(held[leaf], tiles.best(leaf, params.leaf_neighbors))
     rows, candidates = found.all()
     order, starts = bucketed(rows // partition.block_rows, partition)

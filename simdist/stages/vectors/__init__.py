@@ -8,11 +8,13 @@
     duplicates  hashes, bucket by bucket ──> the first id that appears twice
     known       files that an earlier import has read: their rows come from its shards
     stage       rounds survey, read, ids, remember, and the commit
+    arrays      an array's shards, written where it is and committed without a task
 
 Memory follows d and the kept columns, never the files: rows stream from the file's pages into the
 shard being filled, and no task sees all ids.
 """
 
+from simdist.stages.vectors.arrays import ArrayConfig, ImportArray, write_shards
 from simdist.stages.vectors.stage import (
     ImportConfig,
     ImportVectors,
@@ -22,4 +24,14 @@ from simdist.stages.vectors.stage import (
     scan,
 )
 
-__all__ = ["ImportConfig", "ImportVectors", "Summary", "describe", "forecast", "scan"]
+__all__ = [
+    "ArrayConfig",
+    "ImportArray",
+    "ImportConfig",
+    "ImportVectors",
+    "Summary",
+    "describe",
+    "forecast",
+    "scan",
+    "write_shards",
+]

@@ -217,8 +217,31 @@ def vectors_of(column: pa.Array, name: str, place: Place, *, dim: int, dtype: st
     return vectors
 
 
+def finite_rows(rows: Array, dtype: np.dtype[Any], where: str, first: int) -> Array:
+    """Rows of an array [m, d] as `dtype`, contiguous. where: says of `{row}` which it is; first:
+    the number of the first one. Raises InputError for an element that is not finite as `dtype`."""
+    with np.errstate(over="ignore"):  # an overflow is infinite, and refused below
+        vectors = np.ascontiguousarray(rows, dtype)
+    broken = _not_finite(vectors)
+    if broken is not None:
+        row, element = broken
+        value = rows[row, element]
+        wrong = "too large for float32" if np.isfinite(value) else "expected a finite number"
+        raise InputError(
+            f"{where.format(row=first + row)}: element {element} is {value}; {wrong}. Filter out"
+            " such rows, or find what made them (a division by zero, an overflow)."
+        )
+    return vectors
+
+
 def first_zero_row(vectors: Array) -> int | None:
     """The first row whose elements are all zero, if any."""
+    maybe = np.flatnonzero(vectors[:, 0] == 0)  # few, and the rest need no second look
+    found = _first_zero_row(vectors[maybe])
+    return None if found is None else int(maybe[found])
+
+
+def _first_zero_row(vectors: Array) -> int | None:
     words = vectors.view(f"u{vectors.dtype.itemsize}")
     zero = ~(words << np.array(1, words.dtype)).any(axis=1)  # shifted: -0.0 is zero too
     return int(zero.argmax()) if zero.any() else None

@@ -224,7 +224,7 @@ class ImportVectors:
             _refuse_duplicates(config.id, plan, rounds["ids"])
         if "remember" not in rounds:
             return Round("remember", tuple(_remember_tasks(plan)))
-        return _commit(self, config, plan, rounds["read"])
+        return _commit(config, plan, rounds["read"])
 
     def forecast(self, config: ImportConfig, rows: int, dim: int) -> Forecast:
         """What importing that many rows costs."""
@@ -431,33 +431,54 @@ def _shards_of(
     return found
 
 
-def _commit(
-    stage: ImportVectors, config: ImportConfig, plan: Plan, records: Sequence[Record]
-) -> Commit:
-    size = shard_rows(plan.dim)
-    vectors = [ref for record in records for ref in _role(record, "vectors")]
-    rows = [ref for record in records for ref in _role(record, "rows")]
-    shards = tuple(
-        Shard(min(size, plan.rows - number * size), {"vectors": pair[0], "rows": pair[1]})
-        for number, pair in enumerate(zip(vectors, rows, strict=True))
-    )
+def _commit(config: ImportConfig, plan: Plan, records: Sequence[Record]) -> Commit:
     zeros = [record.facts["first_zero_row"] for record in records]
+    return commit_of(
+        config.content(),
+        [ref for record in records for ref in _role(record, "vectors")],
+        [ref for record in records for ref in _role(record, "rows")],
+        rows=plan.rows,
+        dim=plan.dim,
+        dtype=plan.dtype,
+        id_type="row" if config.id is None else str(plan.schema.field("id").type),
+        zero=min((zero for zero in zeros if zero is not None), default=None),
+    )
+
+
+def commit_of(
+    content: dict[str, Json],
+    vectors: Sequence[ObjectRef],
+    tables: Sequence[ObjectRef],
+    *,
+    rows: int,
+    dim: int,
+    dtype: str,
+    id_type: str,
+    zero: int | None,
+) -> Commit:
+    """A vectors dataset of these shards, named by their content. content: of the config that made
+    them. tables: the rows of each shard. zero: the first row of zeros."""
+    size = shard_rows(dim)
+    shards = tuple(
+        Shard(min(size, rows - number * size), {"vectors": pair[0], "rows": pair[1]})
+        for number, pair in enumerate(zip(vectors, tables, strict=True))
+    )
     metrics = {
-        "dim": plan.dim,
-        "dtype": plan.dtype,
-        "id": "row" if config.id is None else str(plan.schema.field("id").type),
+        "dim": dim,
+        "dtype": dtype,
+        "id": id_type,
         "shard_rows": size,
-        "first_zero_row": min((zero for zero in zeros if zero is not None), default=None),
+        "first_zero_row": zero,
     }
     identity = {
-        "stage": stage.name,
-        "version": stage.VERSION,
-        "config": config.content(),
-        "shards": [[ref.sha256 for ref in pair] for pair in zip(vectors, rows, strict=True)],
+        "stage": ImportVectors.name,
+        "version": ImportVectors.VERSION,
+        "config": content,
+        "shards": [[ref.sha256 for ref in pair] for pair in zip(vectors, tables, strict=True)],
     }
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
-    content = hashlib.sha256(canonical.encode()).hexdigest()[:32]
-    return Commit(plan.rows, shards, metrics, fingerprint=content, config=config.content())
+    fingerprint = hashlib.sha256(canonical.encode()).hexdigest()[:32]
+    return Commit(rows, shards, metrics, fingerprint=fingerprint, config=content)
 
 
 def _role(record: Record, role: str) -> list[ObjectRef]:
