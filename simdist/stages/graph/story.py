@@ -65,7 +65,10 @@ __all__ = ["ApproximateKnnGraph"]
 SETTLED = 0.002  # share of neighbours the last join changed below which another is not worth it
 MOST_JOINS = 6  # of one level
 FIRST, WIDER, OTHER_LEAVES, PRECISE = 0, 1, 2, 5  # levels of effort
-HARD = 0.5  # recall of leaves alone below which joins wait for larger leaves
+HARD_CELL = (
+    0.12  # share of a row's neighbours that leaves of one cell find; below, the data is hard
+)
+HARD = 0.5  # recall of larger leaves below which joins wait for still larger ones
 WORTH_WALKING = 1 << 15  # rows: all pairs of fewer cost less than walks
 WORTH_SAMPLING = 4000  # rows: finding the neighbours of more costs more than the next level's joins
 
@@ -197,7 +200,10 @@ class _Story:
         name = f"pilot-{level}"
         look = Look(1, seen.size)
         yield check_round(name, self.partition, self.config, lists, dict(seen.truths), look)
-        return recall_of(self.done[name][0]).estimate < HARD
+        found = recall_of(self.done[name][0]).estimate
+        if level != FIRST:
+            return found < HARD
+        return 1.0 - (1.0 - found) ** (1.0 / self._passes[0].ranks) < HARD_CELL
 
     def _merged(
         self, proposals: str, lists: str | None, joined: int, links: int
