@@ -17,7 +17,7 @@ DEFAULT_TARGET = 0.95  # what an unstated recall is built for
 EASY = 0.15  # share of neighbours that may be missing so that fewer links do
 EASY_MISSING = 0.2  # that two cells a row leave missing, after a join or two
 STEEPNESS = 0.45  # log of cells a row over log of neighbours missing: docs/knn.md
-FEWEST_CELLS, MOST_CELLS = 2, 16
+FEWEST_CELLS, MOST_CELLS = 3, 16
 
 
 @dataclass(frozen=True, slots=True)
