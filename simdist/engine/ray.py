@@ -73,6 +73,8 @@ LONGEST_FOLDER = 40  # Ray puts sockets under it, and a socket's path ends at 10
 # Memory is planned before a task runs. Ray's monitor looks at the whole machine, and would kill a
 # task for what others hold.
 SETTINGS = {"memory_monitor_refresh_ms": 0}
+JOIN_ATTEMPTS = 3
+TOO_BUSY = "Starting Ray client server failed"  # says a head in whose patience none came up
 
 
 class RayEngine(Engine):
@@ -291,7 +293,7 @@ class RayEngine(Engine):
         try:
             _knock(address)  # Ray itself would try for minutes
             with switch, _sigterm_stays():
-                ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+                _join(address)
         except Exception as error:
             raise EngineError(
                 f"no Ray cluster could be joined at {address}: {error}. Check the address, that "
@@ -481,6 +483,20 @@ def _is_ray(process: psutil.Process, before: set[int]) -> bool:
     with suppress(psutil.Error):
         return "ray" in " ".join(process.cmdline()).lower()
     return False
+
+
+def _join(address: str) -> None:
+    """Join a cluster. A head starts a server for each `ray://` client and gives it some seconds: a
+    head that was too busy is asked again."""
+    for attempt in range(1, JOIN_ATTEMPTS + 1):
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+            return
+        except Exception as error:
+            if attempt == JOIN_ATTEMPTS or TOO_BUSY not in str(error):
+                raise
+            with suppress(Exception):
+                ray.shutdown()
 
 
 def _is_loopback(address: str) -> bool:

@@ -202,8 +202,8 @@ class _Story:
         yield check_round(name, self.partition, self.config, lists, dict(seen.truths), look)
         found = recall_of(self.done[name][0]).estimate
         if level != FIRST:
-            return found < HARD
-        return 1.0 - (1.0 - found) ** (1.0 / self._passes[0].ranks) < HARD_CELL
+            return bool(found < HARD)
+        return bool(1.0 - (1.0 - found) ** (1.0 / self._passes[0].ranks) < HARD_CELL)
 
     def _merged(
         self, proposals: str, lists: str | None, joined: int, links: int
