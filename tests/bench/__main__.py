@@ -56,7 +56,7 @@ FULL = (
     "million",
     "tiles",
 )
-NAMES = {line.split()[0] for line in FULL} | {"coverage", "scale", "weak"}
+NAMES = {line.split()[0] for line in FULL} | {"coverage", "kernels", "scale", "weak"}
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ EARLY = (
     "pyarrow.dataset",
     "ray",
     "simdist.compiled.assign",
-    "simdist.compiled.codes",
+    "simdist.compiled.joins",
     "simdist.compiled.graph",
     "simdist.report.progress",
     "tests.chaos.flow",

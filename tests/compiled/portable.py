@@ -13,7 +13,8 @@ import numpy as np
 from compiled.listing import coded, edges, vectors
 
 from simdist.compiled import simd
-from simdist.compiled.codes import Room, entered_in, join, leaders_of, leaf_top, name
+from simdist.compiled.codes import Room, leaders_of, leaf_top
+from simdist.compiled.joins import entered_in, join, name
 from simdist.compiled.lists import empty_lists, entered, fill_short, joined, link
 from simdist.types import Array, Float32, Ids
 

@@ -24,16 +24,13 @@ from hypothesis import strategies as st
 from hypothesis.strategies import composite
 
 from simdist.compiled.codes import (
-    Named,
     Room,
     code_nbytes,
     encode,
-    entered_in,
-    join,
     leaders_of,
     leaf_top,
-    name,
 )
+from simdist.compiled.joins import Named, entered_in, join, name
 from simdist.compiled.lists import EMPTY, empty_lists, key_of
 from simdist.types import Array, Float32, Ids, Int32
 

@@ -95,7 +95,7 @@ class _Join:
     def from_row(self, start: int) -> tuple[int, tuple[Int32, Ids], int]:
         """(rows done, (rows [e], candidates [e]), pairs compared) of the links of as many rows
         from `start` on as name no more than `most`."""
-        from simdist.compiled.codes import entered_in, join, name  # noqa: PLC0415
+        from simdist.compiled.joins import entered_in, join, name  # noqa: PLC0415
 
         check = self.context.check
         links = np.array(self.links[start:])

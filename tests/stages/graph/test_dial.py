@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from stages.graph.nasty import check_law, committed, dense, duplicates, graph_of, random, recall_of
 
+from simdist.datasets import manifold
 from simdist.engine import Engine
 from simdist.errors import ConfigError
-from simdist.stages.graph import KnnGraphConfig, KnnParams
+from simdist.models.graphs import GraphDataset
+from simdist.stages.graph import KnnGraphConfig, KnnParams, leaves
 
 SMALL_LEAVES = KnnParams(leaf_rows=64)  # or all pairs of so few rows would be no more work
 WEAK = KnnParams(fanout=1, links=2, joins=0, keep=10, leaf_rows=32)
@@ -133,3 +135,35 @@ def test_the_fingerprint_forgets_what_the_exact_method_ignores():
     seeded = KnnGraphConfig(k=5, measure="cosine", method="exact", seed=3, recall=0.5).to_json()
     assert plain == seeded
     assert plain != KnnGraphConfig(k=5, measure="cosine").to_json()
+
+
+def rounds_before_the_first_join(made: GraphDataset) -> list[str]:
+    """Names of the rounds up to the first join."""
+    names = list(made.metrics["rounds"])
+    first = next(place for place, name in enumerate(names) if name.startswith("join-"))
+    return names[:first]
+
+
+def test_hard_data_gets_larger_leaves_before_its_first_join_and_easy_data_does_not(
+    one_thread: Engine,
+):
+    options = {"k": 10, "measure": "euclidean", "recall": 0.8, "params": KnnParams(leaf_rows=32)}
+    hard = committed(random(6000, 96), one_thread, **options)
+    easy = committed(manifold(6000, 32, 6, seed=1), one_thread, **options)
+    assert "leaves-3" in rounds_before_the_first_join(hard)
+    assert "pilot-0" in easy.metrics["rounds"]
+    assert "leaves-3" not in rounds_before_the_first_join(easy)
+    assert "leaves-3" not in easy.metrics["rounds"]
+
+
+def test_a_cell_too_large_for_a_task_is_parted_by_leaders_and_little_is_lost(
+    one_thread: Engine, monkeypatch: pytest.MonkeyPatch
+):
+    x = manifold(6000, 32, 6, seed=2)
+    options = {"k": 10, "measure": "euclidean", "recall": None, "seed": 3}
+    options |= {"params": KnnParams(leaf_rows=64, fanout=4, joins=0)}
+    whole = committed(x, one_thread, **options).metrics["recall"]["estimate"]
+    monkeypatch.setattr(leaves, "CELL_NBYTES", 128 * 80)  # of 1,200 rows or so
+    parted = committed(x, one_thread, **options).metrics["recall"]["estimate"]
+    assert whole != parted
+    assert parted > whole - 0.2  # parts cut without regard to what is near lose more than half
