@@ -44,6 +44,8 @@ __all__ = [
     "Room",
     "code_nbytes",
     "encode",
+    "find_leaders",
+    "fold_leaf",
     "leaders_of",
     "leaf_top",
     "seat",
@@ -142,7 +144,7 @@ def leaf_top(codes: Array, facts: Float32, rows: Int32, ids: Int32, room: Room, 
     codes, facts: of some rows. rows: [m] which of them are in the leaf, distinct; ids: [m] their
     positions. out: [m, w] filled with each row's best w others as candidates, in any order.
     """
-    _leaf_top(
+    fold_leaf(
         codes.ctypes.data,
         codes.shape[1],
         facts,
@@ -158,7 +160,7 @@ def leaf_top(codes: Array, facts: Float32, rows: Int32, ids: Int32, room: Room, 
 
 
 @kernel
-def _leaf_top(
+def fold_leaf(
     codes: int,
     nbytes: int,
     facts: Float32,
@@ -171,6 +173,7 @@ def _leaf_top(
     floats: Float32,
     out: Ids,
 ) -> None:
+    """`leaf_top` as kernels call it."""
     size = len(rows)
     scales, biases, keys = floats[0], floats[1], floats[2]
     seat(codes, nbytes, facts, rows, BIAS, addresses, offsets, scales, biases)
@@ -299,7 +302,7 @@ def leaders_of(
 
     rows: [m] and leaders: [l] of the coded rows; room for l. out: [m, f], f <= l.
     """
-    _leaders_of(
+    find_leaders(
         codes.ctypes.data,
         codes.shape[1],
         facts,
@@ -315,7 +318,7 @@ def leaders_of(
 
 
 @kernel
-def _leaders_of(
+def find_leaders(
     codes: int,
     nbytes: int,
     facts: Float32,
@@ -328,6 +331,7 @@ def _leaders_of(
     floats: Float32,
     out: Int32,
 ) -> None:
+    """`leaders_of` as kernels call it."""
     count, width = len(leaders), out.shape[1]
     scales, biases, keys = floats[0], floats[1], floats[2]
     seat(codes, nbytes, facts, leaders, HOME, addresses, offsets, scales, biases)

@@ -15,6 +15,7 @@ from compiled.listing import coded, edges, vectors
 from simdist.compiled import simd
 from simdist.compiled.codes import Room, leaders_of, leaf_top
 from simdist.compiled.joins import entered_in, join, name
+from simdist.compiled.leaves import cell_leaves, random_state
 from simdist.compiled.lists import empty_lists, entered, fill_short, joined, link
 from simdist.types import Array, Float32, Ids
 
@@ -45,6 +46,11 @@ def _graph(rng: np.random.Generator, codes: Array, facts: Float32) -> dict[str, 
             best = np.empty((len(leaf), 10), np.int64)
             leaf_top(codes, facts, leaf, leaf, room, best)
             entered(leaf, best, lists)
+    every = np.arange(rows, dtype=np.int32)
+    found, best, _, _ = cell_leaves(
+        codes, facts, every, room, random_state(rows), fanout=2, most=LEAF // 2, width=10
+    )
+    entered(found, best, lists)
     arrays: dict[str, Array] = {"leaves": lists.copy()}
     for turn in range(2):
         _joined(codes, facts, room, lists)

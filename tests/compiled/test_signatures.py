@@ -9,7 +9,7 @@ import sys
 PROGRAM = """
 import json
 import numpy as np
-from simdist.compiled import assign, codes, distances, graph, joins, lists, selection, simd
+from simdist.compiled import assign, codes, distances, graph, joins, leaves, lists, selection, simd
 from simdist.engine import open_engine
 from simdist.models.knn import knn_graph
 from simdist.stages.graph import KnnParams
@@ -26,7 +26,7 @@ with open_engine("local", workers=1) as engine:
     knn_graph(x.astype(np.float16), 6, engine=engine)
 print(json.dumps({
     f"{module.__name__.rpartition('.')[2]}.{name}": [str(s) for s in kernel.signatures]
-    for module in (assign, codes, distances, graph, joins, lists, selection, simd)
+    for module in (assign, codes, distances, graph, joins, leaves, lists, selection, simd)
     for name, kernel in vars(module).items()
     if hasattr(kernel, "signatures")
 }))
@@ -39,7 +39,13 @@ def test_every_kernel_has_one_signature_after_all_measures_and_methods():
     )
     assert done.returncode == 0, done.stderr
     signatures = json.loads(done.stdout)
-    for kernel in ("codes._encode", "codes._leaf_top", "joins._join", "lists.link", "graph.walk"):
+    for kernel in (
+        "codes._encode",
+        "leaves._cell_leaves",
+        "joins._join",
+        "lists.link",
+        "graph.walk",
+    ):
         assert signatures[kernel], kernel
     several = {name: found for name, found in signatures.items() if len(found) > 1}
     assert not several

@@ -11,9 +11,9 @@ gives its own tiles, on cells formed under its surrogate.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,9 +21,11 @@ from simdist.partitions import SLICE, Partition, measure_surrogate, nearest_lead
 from simdist.runner.plan import Record, Round, Task
 from simdist.stages.graph.config import Knobs
 from simdist.stages.graph.lists import bucketed
-from simdist.types import Ids, Int32, Json
+from simdist.types import Array, Ids, Int32, Json
 
 if TYPE_CHECKING:
+    from simdist.compiled.codes import Room
+    from simdist.measures import Prepared
     from simdist.runner.context import Context
 
 __all__ = [
@@ -43,7 +45,6 @@ FIRST_FANOUT = 2  # children a row joins when its cell is first split; one below
 SQUARE_ROWS = 1024  # of a tile whose other half is mirrored: simdist.compiled.codes
 LARGER = (1, 4, 16)  # leaves of later passes
 SECONDS_BETWEEN_CHECKS = 0.005  # leaves take tenths of a millisecond, or as long as a measure does
-SMALL = 8  # children below leaf_rows / SMALL share a leaf with their neighbour
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,23 +147,21 @@ def _groups(copies: Ids, goal: int, cap: int) -> Iterator[tuple[range, int, int,
 def compute_leaves(context: Context, task: Task) -> Record:
     """Proposals (row, its best others in one leaf) of some cells, bucketed by the row's block."""
     partition = Partition.of(context.inputs["partition"])
-    params = context.config.resolved
+    width = context.config.resolved.leaf_neighbors
     args = task.args
     cells = range(args["first_cell"], args["last_cell"])
-    found, asked = _Found(params.leaf_neighbors), 0.0
+    found = _Found(width)
     for cell, members in zip(cells, partition.members(cells, args["ranks"]), strict=True):
         leaders = context.rng("parts", args["level"], cell)
         for piece, held in enumerate(_pieces(partition, members, args, leaders)):
-            tiles = _tiles_of(partition, held, args["leaf_rows"])
+            context.check()
             rng = context.rng("split", args["level"], cell, args["part"], piece)
-            every = np.arange(len(held), dtype=np.int32)
-            leaves = _leaves(tiles, every, FIRST_FANOUT, args["leaf_rows"], rng)
-            for leaf in leaves:
-                now = time.monotonic()
-                if now - asked > SECONDS_BETWEEN_CHECKS:
-                    context.check()
-                    asked = now
-                found.add(held[leaf], tiles.best(leaf, params.leaf_neighbors))
+            seed = int(rng.integers(1 << 63))
+            if partition.coded:
+                found.add(*_folded_codes(partition, held, args["leaf_rows"], width, seed))
+                continue
+            for folded in _folded(partition, held, args["leaf_rows"], width, seed, context.check):
+                found.add(*folded)
     rows, candidates = found.all()
     order, starts = bucketed(rows // partition.block_rows, partition)
     return Record(
@@ -192,128 +191,91 @@ def _pieces(
     mine = []
     for start in range(0, len(members), cap):
         rows = members[start : start + cap]
-        tiles = _tiles_of(partition, np.concatenate([leaders, rows]), args["leaf_rows"])
-        numbers = np.arange(parts, parts + len(rows), dtype=np.int32)
-        near = tiles.leaders_of(numbers, np.arange(parts, dtype=np.int32), 1)
-        mine.append(rows[near[:, 0] == part])
+        near = _nearest_of(partition, np.concatenate([leaders, rows]), parts)
+        mine.append(rows[near == part])
     found = np.concatenate(mine)
     pieces = np.array_split(rng.permutation(found), max(1, -(-len(found) // cap)))
     yield from (np.sort(piece) for piece in pieces if len(piece) > 1)
 
 
-def _leaves(
-    tiles: _Tiles, rows: Int32, fanout: int, most: int, rng: np.random.Generator
-) -> Iterator[Int32]:
+def _nearest_of(partition: Partition, members: Int32, leaders: int) -> Int32:
+    """Which of the first few rows is nearest to each of the others, [others]."""
+    rows = np.arange(leaders, len(members), dtype=np.int32)
+    first = np.arange(leaders, dtype=np.int32)
+    if not partition.coded:
+        view = measure_surrogate(partition.measure).prepare(partition.take(members).vectors)
+        return nearest_leaders(view.take(rows), view.take(first), 1)[:, 0]
+    from simdist.compiled.codes import Room, leaders_of  # noqa: PLC0415
+
+    codes, facts = partition.take_codes(members)
+    near = np.empty((len(rows), 1), np.int32)
+    leaders_of(codes, facts, rows, first, Room(leaders, codes.shape[1]), near)
+    return near[:, 0]
+
+
+def _folded_codes(
+    partition: Partition, held: Int32, most: int, width: int, seed: int
+) -> tuple[Int32, Ids, int, int]:
+    """(rows, candidates, leaves, entries of their tiles) of rows that have codes."""
+    from simdist.compiled.leaves import cell_leaves, random_state  # noqa: PLC0415
+
+    codes, facts = partition.take_codes(held)
+    room = _room(len(held), most, codes.shape[1])
+    random = random_state(seed)
+    return cell_leaves(
+        codes, facts, held, room, random, fanout=FIRST_FANOUT, most=most, width=width
+    )
+
+
+def _room(rows: int, most: int, nbytes: int) -> Room:
+    """For the leaves of a cell, and for its leaders."""
+    from simdist.compiled.codes import Room  # noqa: PLC0415 - numba only on workers
+
+    return Room(min(max(most, -(-2 * rows // most), 2), rows), nbytes)
+
+
+def _folded(
+    partition: Partition,
+    held: Int32,
+    most: int,
+    width: int,
+    seed: int,
+    check: Callable[[], None],
+) -> Iterator[tuple[Int32, Ids, int, int]]:
+    """As `_folded_codes`, leaf by leaf, of rows under a measure that has no codes."""
+    from simdist.compiled.graph import tile_top  # noqa: PLC0415
+    from simdist.compiled.leaves import random_state  # noqa: PLC0415
+
+    rows = partition.take(held)
+    view = measure_surrogate(partition.measure).prepare(rows.vectors)
+    asked = 0.0
+    every = np.arange(len(held), dtype=np.int32)
+    for leaf in _leaves(view, every, FIRST_FANOUT, most, random_state(seed)):
+        now = time.monotonic()
+        if now - asked > SECONDS_BETWEEN_CHECKS:
+            check()
+            asked = now
+        inside = rows.take(leaf)
+        nearness = partition.measure.nearness(inside, inside)
+        best = np.empty((len(leaf), width), np.int64)
+        tile_top(np.require(nearness, np.float32, ["C", "W"]), held[leaf], best)
+        yield held[leaf], best, 1, len(leaf) ** 2
+
+
+def _leaves(view: Prepared, rows: Int32, fanout: int, most: int, random: Array) -> Iterator[Int32]:
     """Rows of every leaf, ascending: at most `most`."""
+    from simdist.compiled.leaves import draw, leader_count, parted  # noqa: PLC0415
+
     if len(rows) <= most:
         yield rows
         return
-    for child in _children(tiles, rows, fanout, most, rng):
-        yield from _leaves(tiles, child, 1, most, rng)
-
-
-def _children(
-    tiles: _Tiles, rows: Int32, fanout: int, most: int, rng: np.random.Generator
-) -> Iterator[Int32]:
-    """Rows of each child. One that does not shrink (equal rows) is cut at random."""
-    from simdist.compiled.assign import bucket_order  # noqa: PLC0415 - numba only on workers
-
-    size = len(rows)
-    count = min(max(2, -(-2 * size // most)), size)
-    leaders = rows[rng.choice(size, count, replace=False)]
-    near = tiles.leaders_of(rows, leaders, min(fanout, count))
-    order = np.empty(near.size, np.int64)
-    starts = np.empty(count + 1, np.int64)
-    bucket_order(near.ravel(), count, order, starts)
-    order //= near.shape[1]
-    waiting: list[Int32] = []
-    held = 0
-    for child in range(count):
-        members = rows[order[starts[child] : starts[child + 1]]]
-        if len(members) > 0.9 * size:
-            shuffled = rng.permutation(members)
-            yield from (np.sort(half) for half in np.array_split(shuffled, 2))
-            continue
-        if waiting and held + len(members) > most:
-            yield _union(waiting)  # apart: together they might be as large as their parent
-            waiting, held = [], 0
-        waiting.append(members)
-        held += len(members)
-        if held >= max(2, most // SMALL):
-            yield _union(waiting)
-            waiting, held = [], 0
-    if held > 1:
-        yield _union(waiting)
-
-
-def _union(parts: list[Int32]) -> Int32:
-    """Distinct rows of a few children, ascending."""
-    return np.unique(np.concatenate(parts)) if len(parts) > 1 else parts[0]
-
-
-class _Tiles(Protocol):
-    """The rows of one cell, numbered from 0."""
-
-    def leaders_of(self, rows: Int32, leaders: Int32, count: int) -> Int32:
-        """[m, count] nearest of some leaders for some rows, nearest first, by their place."""
-
-    def best(self, rows: Int32, width: int) -> Ids:
-        """[m, width] best candidates of each row of a leaf among the others."""
-
-
-def _tiles_of(partition: Partition, members: Int32, leaf_rows: int) -> _Tiles:
-    """Tiles of some rows. leaf_rows: of the largest of them."""
-    if partition.coded:
-        return _CodeTiles(partition, members, leaf_rows)
-    return _MeasureTiles(partition, members)
-
-
-class _CodeTiles:
-    """Tiles of codes."""
-
-    def __init__(self, partition: Partition, members: Int32, leaf_rows: int) -> None:
-        from simdist.compiled.codes import Room  # noqa: PLC0415 - numba only on workers
-
-        self.members = members
-        self.codes, self.facts = partition.take_codes(members)
-        most = max(leaf_rows, -(-2 * len(members) // leaf_rows), 2)
-        self.room = Room(min(most, len(members)), self.codes.shape[1])
-
-    def leaders_of(self, rows: Int32, leaders: Int32, count: int) -> Int32:
-        from simdist.compiled.codes import leaders_of  # noqa: PLC0415
-
-        out = np.empty((len(rows), count), np.int32)
-        leaders_of(self.codes, self.facts, rows, leaders, self.room, out)
-        return out
-
-    def best(self, rows: Int32, width: int) -> Ids:
-        from simdist.compiled.codes import leaf_top  # noqa: PLC0415
-
-        out = np.empty((len(rows), width), np.int64)
-        leaf_top(self.codes, self.facts, rows, self.members[rows], self.room, out)
-        return out
-
-
-class _MeasureTiles:
-    """Tiles of a measure that has no GEMM form."""
-
-    def __init__(self, partition: Partition, members: Int32) -> None:
-        self.measure = partition.measure
-        self.members = members
-        self.rows = partition.take(members)
-        self.view = measure_surrogate(self.measure).prepare(self.rows.vectors)
-
-    def leaders_of(self, rows: Int32, leaders: Int32, count: int) -> Int32:
-        return nearest_leaders(self.view.take(rows), self.view.take(leaders), count)
-
-    def best(self, rows: Int32, width: int) -> Ids:
-        from simdist.compiled.graph import tile_top  # noqa: PLC0415
-
-        leaf = self.rows.take(rows)
-        nearness = np.require(self.measure.nearness(leaf, leaf), np.float32, ["C", "W"])
-        out = np.empty((len(rows), width), np.int64)
-        tile_top(nearness, self.members[rows], out)
-        return out
+    leaders = draw(rows, leader_count(len(rows), most), random)
+    near = nearest_leaders(view.take(rows), view.take(leaders), min(fanout, len(leaders)))
+    cut = np.empty(near.size, np.int32)
+    spans = np.empty((near.size // 2 + 2, 2), np.int64)
+    count = parted(near, most, random, rows, cut, spans)
+    for first, last in spans[:count].tolist():
+        yield from _leaves(view, cut[first:last], 1, most, random)
 
 
 class _Found:
@@ -325,11 +287,11 @@ class _Found:
         self.tile_entries = 0
         self.parts: list[tuple[Int32, Ids]] = []
 
-    def add(self, members: Int32, candidates: Ids) -> None:
-        """One leaf: members [m] positions, candidates [m, width]."""
-        self.parts.append((members, candidates))
-        self.leaves += 1
-        self.tile_entries += len(members) ** 2
+    def add(self, rows: Int32, candidates: Ids, leaves: int, tile_entries: int) -> None:
+        """Some leaves: rows [e] positions, candidates [e, width]."""
+        self.parts.append((rows, candidates))
+        self.leaves += leaves
+        self.tile_entries += tile_entries
 
     def all(self) -> tuple[Int32, Ids]:
         """rows [e], candidates [e, width]."""

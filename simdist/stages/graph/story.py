@@ -77,7 +77,7 @@ class ApproximateKnnGraph:
     """See the package docstring."""
 
     name: ClassVar[str] = "knn_graph"
-    VERSION: ClassVar[int] = 3
+    VERSION: ClassVar[int] = 4
 
     def next(self, job: Job, rounds: Rounds, context: Context) -> Round | Commit:
         """The first round of the story that is not committed yet; else the manifest."""
