@@ -3,15 +3,12 @@
 A row x is coded as x - centre = scale x code (+ at most half a step), and two rows are as near as
 what is coded of them:
 
-    key(i, j) = -|x_i - x_j|^2 / 2 + u_i + u_j
-              ~ scale_i scale_j <code_i, code_j> + bias_i + bias_j
+    key(i, j) = -|x_i - x_j|^2 / 2 ~ scale_i scale_j <code_i, code_j> + bias_i + bias_j
 
-u is what the measure's nearness has beside the distance (0 for cosine and euclidean). Differences
-of near rows are coded as well as far ones, so that near-duplicates keep their order. A pair has one
-key, bit for bit, whoever computes it: lists can be merged in any order.
+Differences of near rows are coded as well as far ones, so that near-duplicates keep their order. A
+pair has one key, bit for bit, whoever computes it: lists can be merged in any order.
 
-`facts` [n, FACTS] float32 of a row: scale, bias, home (its bias where leaders are chosen: without
-u), offset (an int32, see simdist.compiled.simd).
+`facts` [n, FACTS] float32 of a row: scale, bias, offset (an int32, see simdist.compiled.simd).
 """
 
 from __future__ import annotations
@@ -51,8 +48,8 @@ __all__ = [
     "seat",
 ]
 
-FACTS = 4
-SCALE, BIAS, HOME, OFFSET = range(FACTS)
+FACTS = 3
+SCALE, BIAS, OFFSET = range(FACTS)
 LANES = 32  # interleaved columns of a leaf whose maxima bound what is worth keeping
 LARGEST = 127  # of a code
 LEAST = np.float32(np.finfo(np.float32).min)  # what is farther is infinitely far
@@ -78,18 +75,16 @@ class Room:
         self.floats = aligned(4 * padded, np.float32).reshape(4, padded)
 
 
-def encode(vectors: Float32, centre: Float64, extra: Float32, codes: Array, facts: Float32) -> None:
-    """Codes of rows. vectors: [n, d], may be read-only. centre: [d]. extra: [n], u above.
-    codes: [n, code_nbytes(d)] int8 out; facts: [n, FACTS] out."""
+def encode(vectors: Float32, centre: Float64, codes: Array, facts: Float32) -> None:
+    """Codes of rows. vectors: [n, d], may be read-only. centre: [d]. codes: [n, code_nbytes(d)]
+    int8 out; facts: [n, FACTS] out."""
     rows = np.require(vectors, np.float32, ["C"]).view()
     rows.flags.writeable = False
-    _encode(rows, centre, extra, codes, facts)
+    _encode(rows, centre, codes, facts)
 
 
 @kernel
-def _encode(
-    vectors: Float32, centre: Float64, extra: Float32, codes: Array, facts: Float32
-) -> None:
+def _encode(vectors: Float32, centre: Float64, codes: Array, facts: Float32) -> None:
     dim = vectors.shape[1]
     for i in range(len(vectors)):
         largest = np.float32(0.0)
@@ -107,10 +102,8 @@ def _encode(
         else:
             codes[i, :dim] = 0
             scale = np.float32(0.0)
-        home = np.float32(-0.5 * np.float64(scale) * np.float64(scale) * squares)
         facts[i, SCALE] = scale
-        facts[i, HOME] = home
-        facts[i, BIAS] = home + extra[i]
+        facts[i, BIAS] = np.float32(-0.5 * np.float64(scale) * np.float64(scale) * squares)
         offset = np.array([offset_of(codes[i].ctypes.data, codes.shape[1])], np.int32)
         facts[i, OFFSET] = offset.view(np.float32)[0]
 
@@ -121,21 +114,19 @@ def seat(
     nbytes: int,
     facts: Float32,
     rows: Int32,
-    bias: int,
     addresses: Ids,
     offsets: Int32,
     scales: Float32,
     biases: Float32,
 ) -> None:
-    """Look up rows as tiles take them, padded to whole LANES: the first row again, infinitely far.
-    bias: which fact is the additive term."""
+    """Look up rows as tiles take them, padded to whole LANES: the last again, infinitely far."""
     words = facts.view(np.int32)
     for c in range((len(rows) + LANES - 1) // LANES * LANES):
         row = rows[min(c, len(rows) - 1)]
         addresses[c] = codes + nbytes * row
         offsets[c] = words[row, OFFSET]
         scales[c] = facts[row, SCALE] if c < len(rows) else 0.0
-        biases[c] = facts[row, bias] if c < len(rows) else -np.inf
+        biases[c] = facts[row, BIAS] if c < len(rows) else -np.inf
 
 
 def leaf_top(codes: Array, facts: Float32, rows: Int32, ids: Int32, room: Room, out: Ids) -> None:
@@ -176,7 +167,7 @@ def fold_leaf(
     """`leaf_top` as kernels call it."""
     size = len(rows)
     scales, biases, keys = floats[0], floats[1], floats[2]
-    seat(codes, nbytes, facts, rows, BIAS, addresses, offsets, scales, biases)
+    seat(codes, nbytes, facts, rows, addresses, offsets, scales, biases)
     groups = (size + LANES - 1) // LANES * (LANES // GROUP)
     tails = np.zeros(GROUP * groups, np.int64)
     hits = np.empty(GROUP * groups, np.int64)
@@ -334,7 +325,7 @@ def find_leaders(
     """`leaders_of` as kernels call it."""
     count, width = len(leaders), out.shape[1]
     scales, biases, keys = floats[0], floats[1], floats[2]
-    seat(codes, nbytes, facts, leaders, HOME, addresses, offsets, scales, biases)
+    seat(codes, nbytes, facts, leaders, addresses, offsets, scales, biases)
     groups = (count + LANES - 1) // LANES * (LANES // GROUP)
     pack(addresses.ctypes.data, groups, nbytes, panel.ctypes.data)
     words = facts.view(np.int32)

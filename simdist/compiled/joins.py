@@ -174,7 +174,7 @@ def _join(
             )
         if count < 2:
             continue
-        seat(codes, nbytes, facts, rows[:count], BIAS, addresses, offsets, floats[0], floats[1])
+        seat(codes, nbytes, facts, rows[:count], addresses, offsets, floats[0], floats[1])
         groups = (count + GROUP - 1) // GROUP
         for c in range(GROUP * groups):
             floors[c] = np.inf

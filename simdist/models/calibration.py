@@ -121,7 +121,7 @@ def machine_rates(cpus: int) -> Rates:
     tile = rows[:TILE]
     coded = np.empty((TILE, codes.code_nbytes(dim)), np.int8)
     facts = np.empty((TILE, codes.FACTS), np.float32)
-    codes.encode(tile, np.zeros(dim), np.zeros(TILE, np.float32), coded, facts)
+    codes.encode(tile, np.zeros(dim), coded, facts)
     chosen = np.arange(TILE, dtype=np.int32)
     own = np.sort(rng.integers(0, PAIR_ROWS, PAIRS))  # as lists are: row after row
     other = rng.integers(0, PAIR_ROWS, PAIRS)

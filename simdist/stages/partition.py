@@ -102,7 +102,7 @@ class PartitionStage:
     """See the module docstring."""
 
     name: ClassVar[str] = "partition"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     def next(self, job: Job, rounds: Rounds, context: Context) -> Round | Commit:
         """The first round of the story that is not committed yet; else the manifest."""
@@ -360,7 +360,7 @@ def _coded(context: Context, rows: Prepared) -> dict[str, ObjectRef]:
     centre = context.load(context.records("leaders")[0].objects["centre"])
     codes = np.empty((len(rows), code_nbytes(rows.vectors.shape[1])), np.int8)
     facts = np.empty((len(rows), FACTS), np.float32)
-    encode(rows.vectors, centre, np.zeros(len(rows), np.float32), codes, facts)
+    encode(rows.vectors, centre, codes, facts)
     return {
         "codes": context.write_array("codes", codes),
         "facts": context.write_array("facts", facts),

@@ -44,7 +44,7 @@ def _leaf(rows: int, dim: int) -> tuple[float, float]:
     x = np.random.default_rng(0).standard_normal((rows, dim), dtype=np.float32)
     codes = aligned(rows * code_nbytes(dim), np.int8).reshape(rows, code_nbytes(dim))
     facts = np.empty((rows, FACTS), np.float32)
-    encode(x, np.zeros(dim), np.zeros(rows, np.float32), codes, facts)
+    encode(x, np.zeros(dim), codes, facts)
     room, every = Room(rows, codes.shape[1]), np.arange(rows, dtype=np.int32)
     out = np.empty((rows, 10), np.int64)
     return (

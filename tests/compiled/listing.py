@@ -12,7 +12,7 @@ from simdist.compiled.codes import FACTS, code_nbytes, encode
 from simdist.compiled.lists import EMPTY, ids_of
 from simdist.types import Array, Float32, Ids, Int32
 
-SCALE, BIAS, HOME, OFFSET = range(FACTS)
+SCALE, BIAS, OFFSET = range(FACTS)
 
 
 def candidate(key: float, identifier: int, *, new: bool = True) -> int:
@@ -56,12 +56,11 @@ def vectors(rng: np.random.Generator, rows: int, dim: int, *, kinds: int = 0) ->
     return x[rng.integers(0, kinds, rows)] if kinds else x
 
 
-def coded(x: Float32, extra: Float32 | None = None) -> tuple[Array, Float32]:
+def coded(x: Float32) -> tuple[Array, Float32]:
     """Codes and facts of rows around their mean."""
     codes = np.full((len(x), code_nbytes(x.shape[1])), 99, np.int8)
     facts = np.full((len(x), FACTS), np.nan, np.float32)
-    extra = np.zeros(len(x), np.float32) if extra is None else extra
-    encode(x, x.mean(axis=0, dtype=np.float64), extra, codes, facts)
+    encode(x, x.mean(axis=0, dtype=np.float64), codes, facts)
     return codes, facts
 
 

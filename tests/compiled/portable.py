@@ -29,8 +29,7 @@ def digests() -> dict[str, object]:
     found: dict[str, object] = {"vnni": simd.VNNI}
     for rows, dim, kinds in ((300, 5, 0), (500, 70, 40), (170, 1024, 0)):
         rng = np.random.default_rng(rows)
-        extra = rng.standard_normal(rows).astype(np.float32)
-        codes, facts = coded(vectors(rng, rows, dim, kinds=kinds), extra)
+        codes, facts = coded(vectors(rng, rows, dim, kinds=kinds))
         arrays = {"codes": codes, "facts": facts, **_graph(rng, codes, facts)}
         found |= {f"{name} {rows} x {dim}": _digest(array) for name, array in arrays.items()}
     return found

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from compiled.listing import (
     BIAS,
-    HOME,
     OFFSET,
     SCALE,
     best,
@@ -24,6 +23,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import composite
 
 from simdist.compiled.codes import (
+    FACTS,
     Room,
     code_nbytes,
     encode,
@@ -58,7 +58,7 @@ def top(
     return np.sort(out, axis=1)[:, ::-1]
 
 
-def check_codes(x: Float32, centre: Array, extra: Float32, codes: Array, facts: Float32) -> None:
+def check_codes(x: Float32, centre: Array, codes: Array, facts: Float32) -> None:
     """What encode promises: half a step, zeros at the end, and facts that follow from codes."""
     dim = x.shape[1]
     scale = facts[:, SCALE].astype(np.float64)
@@ -67,9 +67,8 @@ def check_codes(x: Float32, centre: Array, extra: Float32, codes: Array, facts: 
     whole = codes.astype(np.int64)
     assert (np.abs(whole).max(axis=1, initial=0) == np.where(scale > 0, 127, 0)).all()
     assert (codes[:, dim:] == 0).all()
-    home = (-0.5 * scale * scale * (whole**2).sum(axis=1)).astype(np.float32)
-    np.testing.assert_array_equal(facts[:, HOME], home)
-    np.testing.assert_array_equal(facts[:, BIAS], home + extra)
+    bias = (-0.5 * scale * scale * (whole**2).sum(axis=1)).astype(np.float32)
+    np.testing.assert_array_equal(facts[:, BIAS], bias)
     np.testing.assert_array_equal(facts[:, OFFSET].view(np.int32), -128 * whole.sum(axis=1))
 
 
@@ -79,11 +78,10 @@ def test_codes_are_at_most_half_a_step_from_their_rows(seed: int, rows: int, dim
     rng = np.random.default_rng(seed)
     x = vectors(rng, rows, dim) + np.float32(1000.0 if far else 0.0)
     centre = x.mean(axis=0, dtype=np.float64)
-    extra = rng.standard_normal(rows).astype(np.float32)
     codes = np.full((rows, code_nbytes(dim)), 99, np.int8)
-    facts = np.full((rows, 4), np.nan, np.float32)
-    encode(x, centre, extra, codes, facts)
-    check_codes(x, centre, extra, codes, facts)
+    facts = np.full((rows, FACTS), np.nan, np.float32)
+    encode(x, centre, codes, facts)
+    check_codes(x, centre, codes, facts)
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, 1.0, -5.0, 1e-20, 1e-36, 1e15, -1e15])
@@ -91,28 +89,27 @@ def test_constant_rows_and_those_with_one_value_are_coded(value: float):
     x = np.zeros((3, 65), np.float32)
     x[0, 7] = value
     x[1] = value
-    extra = np.zeros(3, np.float32)
-    codes, facts = np.empty((3, 128), np.int8), np.empty((3, 4), np.float32)
+    codes, facts = np.empty((3, 128), np.int8), np.empty((3, FACTS), np.float32)
     for centre in (np.zeros(65), np.full(65, 1e-3), x[1].astype(np.float64)):
-        encode(x, centre, extra, codes, facts)
-        check_codes(x, centre, extra, codes, facts)
+        encode(x, centre, codes, facts)
+        check_codes(x, centre, codes, facts)
 
 
 @pytest.mark.parametrize("value", [3e-37, 1e-40, 1.4e-45, 180 * 1.4e-45])
 def test_rows_whose_steps_would_be_denormal_are_their_centre(value: float):
     x = np.full((2, 3), value, np.float32)
-    codes, facts = np.full((2, 64), 99, np.int8), np.empty((2, 4), np.float32)
-    encode(x, np.zeros(3), np.ones(2, np.float32), codes, facts)
+    codes, facts = np.full((2, 64), 99, np.int8), np.empty((2, FACTS), np.float32)
+    encode(x, np.zeros(3), codes, facts)
     assert (codes == 0).all()
-    assert facts[0].tolist() == [0.0, 1.0, 0.0, 0.0]
+    assert facts[0].tolist() == [0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("centre", [0.0, 2.0**70, -(2.0**127)])
 @pytest.mark.parametrize("value", [1e25, 3e38])
 def test_rows_too_long_for_float32_are_infinitely_far_from_others(value: float, centre: float):
     x = np.array([[value, 1.0], [-value, 1.0], [centre, 1.0], [centre, 2.0]], np.float32)
-    codes, facts = np.empty((4, 64), np.int8), np.empty((4, 4), np.float32)
-    encode(x, np.array([centre, 0.0]), np.zeros(4, np.float32), codes, facts)
+    codes, facts = np.empty((4, 64), np.int8), np.empty((4, FACTS), np.float32)
+    encode(x, np.array([centre, 0.0]), codes, facts)
     assert listed(top(codes, facts, np.arange(4, dtype=np.int32), 8)) == [[], [], [3], [2]]
 
 
@@ -123,8 +120,8 @@ def test_rows_infinitely_far_leave_the_others_of_a_large_leaf_as_they_are(centre
     x[:, 0] += np.float32(centre)
     far = rng.permutation(100)[:30]
     x[far, 1] = np.where(np.arange(30) % 2, 3e38, 1e25)
-    codes, facts = np.empty((100, 64), np.int8), np.empty((100, 4), np.float32)
-    encode(x, np.array([centre, 0.0, 0.0]), np.zeros(100, np.float32), codes, facts)
+    codes, facts = np.empty((100, 64), np.int8), np.empty((100, FACTS), np.float32)
+    encode(x, np.array([centre, 0.0, 0.0]), codes, facts)
     near = np.setdiff1d(np.arange(100), far).astype(np.int32)
     found = top(codes, facts, np.arange(100, dtype=np.int32), 10)
     assert (found[far] == EMPTY).all()
@@ -147,11 +144,10 @@ def test_rows_are_read_where_they_lie_and_left_as_they_are():
 @given(seed=st.integers(0, 10**6), dim=DIMS)
 def test_keys_are_minus_half_the_squared_distance_of_what_is_coded(seed: int, dim: int):
     rng = np.random.default_rng(seed)
-    extra = rng.standard_normal(12).astype(np.float32)
-    codes, facts = coded(vectors(rng, 12, dim), extra)
+    codes, facts = coded(vectors(rng, 12, dim))
     x = facts[:, SCALE].astype(np.float64)[:, None] * codes
-    expected = -0.5 * ((x[:, None] - x) ** 2).sum(axis=-1) + extra[:, None] + extra
-    size = float((x**2).sum(axis=1).max() + np.abs(extra).max())
+    expected = -0.5 * ((x[:, None] - x) ** 2).sum(axis=-1)
+    size = float((x**2).sum(axis=1).max())
     np.testing.assert_allclose(keys_between(codes, facts), expected, atol=1e-6 * size)
 
 
@@ -211,8 +207,7 @@ def test_leaders_are_the_nearest_with_ties_to_the_lower(
     seed: int, rows: int, count: int, dim: int, kinds: int, data: st.DataObject
 ):
     rng = np.random.default_rng(seed)
-    extra = rng.standard_normal(80).astype(np.float32)  # leaders are chosen without it
-    codes, facts = coded(vectors(rng, 80, dim, kinds=kinds), extra)
+    codes, facts = coded(vectors(rng, 80, dim, kinds=kinds))
     mine = rng.integers(0, 80, rows).astype(np.int32)
     leaders = rng.permutation(80)[:count].astype(np.int32)
     width = data.draw(st.integers(1, min(count, 4)))
@@ -220,14 +215,14 @@ def test_leaders_are_the_nearest_with_ties_to_the_lower(
     leaders_of(codes, facts, mine, leaders, Room(count, codes.shape[1]), out)
     dots = codes[mine].astype(np.int64) @ codes[leaders].astype(np.int64).T
     scales = facts[mine, SCALE][:, None] * facts[leaders, SCALE]
-    keys = scales * dots.astype(np.float32) + facts[leaders, HOME]
+    keys = scales * dots.astype(np.float32) + facts[leaders, BIAS]
     np.testing.assert_array_equal(out, np.argsort(-keys, axis=1, kind="stable")[:, :width])
 
 
 def test_leaders_that_are_infinitely_far_come_last_and_once():
     x = np.array([[1.0], [1e25], [2.0], [-1e25]], np.float32)
-    codes, facts = np.empty((4, 64), np.int8), np.empty((4, 4), np.float32)
-    encode(x, np.zeros(1), np.zeros(4, np.float32), codes, facts)
+    codes, facts = np.empty((4, 64), np.int8), np.empty((4, FACTS), np.float32)
+    encode(x, np.zeros(1), codes, facts)
     out = np.empty((1, 3), np.int32)
     for leaders, expected in (([1, 2, 3], [1, 0, 2]), ([3, 1, 0], [2, 0, 1])):
         chosen = np.array(leaders, np.int32)
@@ -409,8 +404,7 @@ def test_what_a_join_found_is_what_is_new_list_by_list():
 def test_a_pair_has_one_key_whoever_computes_it(dim: int):
     rng = np.random.default_rng(dim)
     total = 90
-    extra = rng.standard_normal(total).astype(np.float32)
-    codes, facts = coded(vectors(rng, total, dim, kinds=60), extra)
+    codes, facts = coded(vectors(rng, total, dim, kinds=60))
     seen: dict[tuple[int, int], set[int]] = {}
 
     def see(rows: Int32, lists: Ids) -> None:
