@@ -13,7 +13,7 @@ Each block of the stored dataset (one shard) has the objects
     vectors  [m, d] float32   rows prepared for the partition's measure
     terms    [m] float32      additive terms of the measure's GEMM form; absent where zero
     codes    [m, d'] int8     the rows around their centre, in 255 steps, where the measure has a
-    facts    [m, 4] float32     GEMM form: simdist.compiled.codes; d' is d to whole cache lines
+    facts    [m, 3] float32     GEMM form: simdist.compiled.codes; d' is d to whole cache lines
     rows     [m] int64        dataset row of each position
     cells    [m, F] int32     nearest cells, nearest first; -1 where there are fewer than F
     members  [e] int32        block-local positions, by cell: those of cell c at
@@ -247,7 +247,7 @@ class Partition:
     def take_codes(
         self, positions: Array, *, between: Callable[[], None] = keep_within
     ) -> tuple[Array, Float32]:
-        """Copies of the codes [m, d'] int8 and facts [m, 4] of the rows at `positions`, in that
+        """Copies of the codes [m, d'] int8 and facts [m, 3] of the rows at `positions`, in that
         order. between: called before each block is visited."""
         from simdist.compiled.simd import aligned  # noqa: PLC0415 - numba only on workers
 

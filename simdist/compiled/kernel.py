@@ -1,13 +1,19 @@
-"""The one way a kernel is compiled: nogil, serial, cached on disk, its Python type kept."""
+"""The one way a kernel is compiled: nogil, serial, cached on disk, its Python type kept.
+
+What is on disk is used as long as no file of this folder has changed: a kernel contains the kernels
+it calls, and numba by itself looks only at the file a kernel stands in.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
 
-__all__ = ["fast_kernel", "inlined", "kernel", "summing_kernel"]
+__all__ = ["fast_kernel", "inlined", "kernel", "stamp", "summing_kernel"]
 
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
@@ -17,23 +23,35 @@ SUMS = {"reassoc", "contract", "nsz"}
 
 def kernel(loop: Loop) -> Loop:
     """Compiled at its first call, with IEEE arithmetic in the order written."""
-    compiled: Loop = numba.njit(nogil=True, cache=True)(loop)
-    return compiled
+    return _kept(numba.njit(nogil=True, cache=True)(loop))
 
 
 def summing_kernel(loop: Loop) -> Loop:
     """Compiled at its first call; sums run in vector lanes."""
-    compiled: Loop = numba.njit(nogil=True, cache=True, fastmath=SUMS)(loop)
-    return compiled
+    return _kept(numba.njit(nogil=True, cache=True, fastmath=SUMS)(loop))
 
 
 def fast_kernel(loop: Loop) -> Loop:
     """As `summing_kernel`, for inputs that have no NaN, so that maxima run in vector lanes too."""
-    compiled: Loop = numba.njit(nogil=True, cache=True, fastmath=SUMS | {"nnan"})(loop)
-    return compiled
+    return _kept(numba.njit(nogil=True, cache=True, fastmath=SUMS | {"nnan"})(loop))
 
 
 def inlined(loop: Loop) -> Loop:
     """Part of the kernels that call it."""
-    compiled: Loop = numba.njit(nogil=True, cache=True, inline="always")(loop)
+    return _kept(numba.njit(nogil=True, cache=True, inline="always")(loop))
+
+
+@lru_cache(maxsize=1)
+def stamp(folder: Path = Path(__file__).parent) -> tuple[tuple[str, float, int], ...]:
+    """What changes when a source file of the folder does: names, times, sizes."""
+    found = ((path.name, path.stat()) for path in sorted(folder.glob("*.py")))
+    return tuple((name, stat.st_mtime, stat.st_size) for name, stat in found)
+
+
+def _kept(compiled: Any) -> Any:
+    """The kernel, its cache bound to the whole folder. Where numba is told not to compile, or has
+    no place for a cache, there is none."""
+    file = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
+    if file is not None:
+        file._source_stamp = stamp()
     return compiled
