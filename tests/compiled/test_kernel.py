@@ -17,7 +17,7 @@ def test_a_change_in_any_file_of_the_folder_is_another_stamp(tmp_path: Path):
         lambda: None,
         lambda: (tmp_path / "two.py").write_text("x = 12\n"),
         lambda: os.utime(tmp_path / "one.py", (1, 1)),
-        lambda: (tmp_path / "three.py").touch(),
+        (tmp_path / "three.py").touch,
     ):
         change()
         stamp.cache_clear()
