@@ -15,8 +15,8 @@ __all__ = ["KnnGraphConfig", "KnnParams", "Knobs", "refuse_too_few_rows"]
 
 DEFAULT_TARGET = 0.95  # what an unstated recall is built for
 EASY = 0.15  # share of neighbours that may be missing so that fewer links do
-EASY_MISSING = 0.2  # that two cells a row leave missing, after a join or two
-STEEPNESS = 0.45  # log of cells a row over log of neighbours missing: docs/knn.md
+EASY_MISSING, EASY_CELLS = 0.2, 2.8  # cells a row that leave no more missing after one join
+STEEPNESS = 0.43  # log of cells a row over log of neighbours missing: docs/knn.md
 FEWEST_CELLS, MOST_CELLS = 3, 16
 
 
@@ -94,7 +94,7 @@ class Knobs:
 
 def _cells(missing: float) -> int:
     """How many cells a row joins so that no more than this share of its neighbours is missing."""
-    cells = round(2.0 * float((EASY_MISSING / missing) ** STEEPNESS))
+    cells = round(EASY_CELLS * float((EASY_MISSING / missing) ** STEEPNESS))
     return min(max(FEWEST_CELLS, cells), MOST_CELLS)
 
 
