@@ -10,32 +10,35 @@ with a small object store: large things travel through the store, not through Ra
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
-import secrets
-import shutil
 import signal
-import socket
-import sys
-import tempfile
 import threading as std_threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from functools import cache
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
-
-import psutil
 
 from simdist.engine import threads
 from simdist.engine.base import Engine, Ref, Scratch, no_timely_end, refuse_nested
 from simdist.engine.environment import keep
 from simdist.engine.flags import Flags
+from simdist.engine.ray_machine import (
+    as_raised,
+    child_pids,
+    empty,
+    end_all,
+    is_loopback,
+    knock,
+    own_environment,
+    processes_of_ray,
+    protect,
+    sigterm_stays,
+    temporary_folder,
+)
 from simdist.engine.scratch import FileScratch
 from simdist.engine.task import Failure, Stored, Work, encode, import_all, run_packed, unpack
 from simdist.engine.versions import probe, refuse_differences
@@ -43,17 +46,7 @@ from simdist.engine.waiting import PATIENCE, Deadline, Patience, Watch, bounded
 from simdist.errors import Cancelled, ConfigError, EngineError
 from simdist.types import Array
 
-TOKEN_FILE = Path.home() / ".ray" / "auth_token"  # where Ray looks when no variable names a token
-
-# Ray reads these when it is imported, remembers them, and hands them to all it starts, so they are
-# set before and for good. A user's own choice stands, as does a Ray that is imported already.
-# Token: other users of this machine reach 127.0.0.1 too, and Ray runs whatever it is sent. A
-# cluster without authentication ignores it.
-if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
-    os.environ["RAY_AUTH_MODE"] = "token"
-    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ) and not TOKEN_FILE.exists():
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+protect()  # before Ray is imported: it remembers what it reads then
 
 import ray  # noqa: E402
 from ray import cloudpickle  # noqa: E402
@@ -65,10 +58,7 @@ __all__ = ["RayEngine"]
 
 START_SECONDS = 60.0
 CLOSE_SECONDS = 20.0
-KNOCK_SECONDS = 10.0
 OBJECT_STORE_NBYTES = 80 << 20  # little above the least that Ray accepts
-LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-LONGEST_FOLDER = 40  # Ray puts sockets under it, and a socket's path ends at 107 characters
 
 # Memory is planned before a task runs. Ray's monitor looks at the whole machine, and would kill a
 # task for what others hold.
@@ -201,7 +191,7 @@ class RayEngine(Engine):
         """Handles of tasks that have ended: at least one, or EngineError."""
         deadline = Deadline(timeout)
         done: list[Any] = []
-        with self._lost_connection(), _as_raised():
+        with self._lost_connection(), as_raised():
             while not done:
                 done, _ = ray.wait(
                     list(pending), num_returns=1, timeout=deadline.piece(), fetch_local=False
@@ -221,7 +211,7 @@ class RayEngine(Engine):
         deadline = Deadline(timeout)
         while True:
             try:
-                with self._lost_connection(), _as_raised():
+                with self._lost_connection(), as_raised():
                     packed: bytes = ray.get(ref.handle.ref, timeout=deadline.piece())
             except failures.GetTimeoutError as error:
                 self._watch.check()
@@ -246,7 +236,7 @@ class RayEngine(Engine):
     def _look(self) -> int:
         """Cpus of the nodes that live; what `workers` and `slots` say from then on."""
         # A head that is gone would keep Ray asking for a minute, and then end this process.
-        _knock(self._head)
+        knock(self._head)
         nodes = _living_cpus()
         if nodes:
             self._nodes = list(nodes.values())
@@ -259,13 +249,13 @@ class RayEngine(Engine):
                 "Ray is already connected in this process, and a process has one Ray: close the "
                 "other engine first, or give address='auto' to use what is there"
             )
-        folder = _folder()
-        self._closing.callback(_empty, folder)
-        before = {child.pid for child in psutil.Process().children(recursive=True)}
+        folder = temporary_folder()
+        self._closing.callback(empty, folder)
+        before = child_pids()
         self._keep_sigterm()
         self._closing.callback(_shut_down, before)
-        own = _own_environment()
-        with keep(own), _loopback_only(), _sigterm_stays():
+        own = own_environment()
+        with keep(own), _loopback_only(), sigterm_stays():
             os.environ.update(own)
             try:
                 ray.init(
@@ -289,10 +279,10 @@ class RayEngine(Engine):
             return  # the user's own connection, which stays theirs to shut down
         self._keep_sigterm()
         # A cluster that listens on this machine only is not found under the public address.
-        switch = _loopback_only() if _is_loopback(address) else nullcontext()
+        switch = _loopback_only() if is_loopback(address) else nullcontext()
         try:
-            _knock(address)  # Ray itself would try for minutes
-            with switch, _sigterm_stays():
+            knock(address)  # Ray itself would try for minutes
+            with switch, sigterm_stays():
                 _join(address)
         except Exception as error:
             raise EngineError(
@@ -303,7 +293,7 @@ class RayEngine(Engine):
         self._closing.callback(_disconnect)
 
     def _keep_sigterm(self) -> None:
-        """`ray.init` takes SIGTERM for itself; `close` gives it back. See `_sigterm_stays`."""
+        """`ray.init` takes SIGTERM for itself; `close` gives it back. See `sigterm_stays`."""
         if std_threading.current_thread() is std_threading.main_thread():
             self._closing.callback(signal.signal, signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
@@ -394,13 +384,6 @@ def _ended(ref: Ref) -> bool:
     return isinstance(ref.handle, Stored) or bool(ref.handle.cancelled)
 
 
-def _own_environment() -> dict[str, str]:
-    """What an own cluster's processes inherit: threads, and modules found where this process does
-    (as spawn would do)."""
-    path = os.pathsep.join(folder for folder in sys.path if folder)
-    return {**threads.environment(1), "PYTHONPATH": path, LOOPBACK_ONLY: "0"}
-
-
 @contextmanager
 def _loopback_only() -> Iterator[None]:
     """Ray replaces 127.0.0.1 by the machine's public address, and then listens on all interfaces,
@@ -414,54 +397,14 @@ def _loopback_only() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
-@contextmanager
-def _sigterm_stays() -> Iterator[None]:
-    """What this program does on SIGTERM, where it does anything, it goes on doing while connected:
-    Ray's exit would end a flow run that is being cancelled as one that crashed."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    if callable(before) and std_threading.current_thread() is std_threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _as_raised() -> Iterator[None]:
-    """What a signal's handler raised (Ctrl-C, a flow run's cancel) as it was raised: Ray's compiled
-    `wait` and `get` make a SystemError of it, "returned a result with an exception set"."""
-    try:
-        yield
-    except SystemError as error:
-        if error.__cause__ is None:
-            raise
-        raise error.__cause__ from None
-
-
-@cache
-def _folder() -> str:
-    """For sockets, logs and spilled objects; one per process, since Ray remembers the first."""
-    long = len(tempfile.gettempdir()) > LONGEST_FOLDER - len("/sd-ray-12345678")
-    folder = tempfile.mkdtemp(prefix="sd-ray-", dir="/tmp" if long else None)
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
-def _empty(folder: str) -> None:
-    for path in Path(folder).iterdir():
-        shutil.rmtree(path, ignore_errors=True)  # what stays is tried again at exit
-
-
 def _shut_down(before: set[int]) -> None:
     """Ray's processes end on their own a moment after shutdown; those that do not are ended.
 
     They are listed first: once their parent is gone they are nobody's children.
     """
-    mine = [p for p in psutil.Process().children(recursive=True) if _is_ray(p, before)]
+    mine = processes_of_ray(before)
     _disconnect()
-    _, alive = psutil.wait_procs(mine, timeout=CLOSE_SECONDS)
-    for process in alive:
-        with suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(alive, timeout=CLOSE_SECONDS)
+    end_all(mine, seconds=CLOSE_SECONDS)
 
 
 def _disconnect() -> None:
@@ -477,14 +420,6 @@ def _living_cpus() -> dict[str, int]:
     return {node: number for node, number in cpus.items() if number}
 
 
-def _is_ray(process: psutil.Process, before: set[int]) -> bool:
-    if process.pid in before:
-        return False
-    with suppress(psutil.Error):
-        return "ray" in " ".join(process.cmdline()).lower()
-    return False
-
-
 def _join(address: str) -> None:
     """Join a cluster. A head starts a server for each `ray://` client and gives it some seconds: a
     head that was too busy is asked again."""
@@ -497,19 +432,3 @@ def _join(address: str) -> None:
                 raise
             with suppress(Exception):
                 ray.shutdown()
-
-
-def _is_loopback(address: str) -> bool:
-    return _host(address)[0] in ("127.0.0.1", "localhost", "::1")
-
-
-def _knock(address: str) -> None:
-    """OSError where nobody listens at the address; "auto" names none."""
-    host, port = _host(address)
-    if host is not None and port is not None:
-        socket.create_connection((host, port), timeout=KNOCK_SECONDS).close()
-
-
-def _host(address: str) -> tuple[str | None, int | None]:
-    parts = urlsplit(address if "://" in address else f"//{address}")
-    return parts.hostname, parts.port

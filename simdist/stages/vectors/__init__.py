@@ -1,5 +1,6 @@
 """The stage `import_vectors`: files of vectors become a dataset named by its content.
 
+    request     what to import: files and columns, told before any is read
     sources     a path, glob or prefix ──> sorted listing (uri, size, etag, Hive columns)
     formats     one file ──> rows, parts that can be read alone, schema; small batches
     checking    a batch ──> vectors, ids, kept columns, or a refusal naming file and row
@@ -15,14 +16,8 @@ shard being filled, and no task sees all ids.
 """
 
 from simdist.stages.vectors.arrays import ArrayConfig, ImportArray, write_shards
-from simdist.stages.vectors.stage import (
-    ImportConfig,
-    ImportVectors,
-    Summary,
-    describe,
-    forecast,
-    scan,
-)
+from simdist.stages.vectors.request import ImportConfig, Summary, describe, scan
+from simdist.stages.vectors.stage import ImportVectors, forecast
 
 __all__ = [
     "ArrayConfig",
