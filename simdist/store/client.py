@@ -16,8 +16,9 @@ from simdist.store.place import CREDENTIALS, Options, Place, Secret, redact
 if TYPE_CHECKING:
     from obstore.store import MemoryStore, S3Store
 
-__all__ = ["RETRIES", "cause", "connect", "doubtful", "failures", "hopeless"]
+__all__ = ["FIRST_WAIT", "RETRIES", "cause", "connect", "doubtful", "failures", "hopeless"]
 
+FIRST_WAIT = 0.1  # seconds before a second attempt; twice as long before each further one
 RETRIES = 4  # of one request, within 3 s; `simdist.store.patience` goes on where they fail
 
 _memories: dict[str, MemoryStore] = {}  # memory:// stores of this process, by name
@@ -81,7 +82,7 @@ def _connect_s3(place: Place, retries: int) -> S3Store:
             "max_retries": retries,
             "retry_timeout": timedelta(seconds=60),
             "backoff": {
-                "init_backoff": timedelta(milliseconds=100),
+                "init_backoff": timedelta(seconds=FIRST_WAIT),
                 "base": 2,
                 "max_backoff": timedelta(seconds=1),
             },

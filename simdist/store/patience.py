@@ -14,6 +14,7 @@ import random
 import re
 import time
 
+from simdist.store import client
 from simdist.store.client import doubtful, hopeless
 
 __all__ = ["Attempts"]
@@ -53,7 +54,7 @@ class Attempts:
         if self._most is not None and self._made >= self._most:
             return False
         # Processes that a store turned away together must not come back together.
-        wait = min(0.1 * 2**self._made, LONGEST_WAIT) * random.uniform(0.5, 1.0)
+        wait = min(client.FIRST_WAIT * 2**self._made, LONGEST_WAIT) * random.uniform(0.5, 1.0)
         if self._most is None and time.monotonic() + wait - self._began > self._seconds:
             return False
         time.sleep(wait)

@@ -89,7 +89,7 @@ class Store:
 
     def write_table(self, kind: str, table: pa.Table) -> ObjectRef:
         """Keep a table as Parquet; equal tables, however chunked, are one object."""
-        return self._write(kind, "parquet", [memoryview(parquet_buffer(table))])
+        return self._write(kind, "parquet", [memoryview(parquet_buffer(table)).cast("B")])
 
     def write_json(self, kind: str, value: Json) -> ObjectRef:
         """Keep a JSON value, sorted and compact; InputError where it is none (NaN, numpy)."""

@@ -61,6 +61,12 @@ FAULTS: tuple[Fault, ...] = (
 )
 
 
+@pytest.fixture(autouse=True)
+def _wait_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faults come by count here: nothing gets better while one waits."""
+    monkeypatch.setattr("simdist.store.client.FIRST_WAIT", 0.01)
+
+
 @pytest.fixture
 def proxy(s3_server: S3Server) -> Iterator[FaultProxy]:
     with FaultProxy(upstream=s3_server.endpoint) as proxy:
@@ -82,7 +88,7 @@ def direct(store: Store, s3_server: S3Server) -> Store:
 
 def impatient(store: Store) -> Store:
     """The same store, given up soon."""
-    return open_store(store.uri, endpoint=store.objects.place.options.endpoint, patience=0.5)
+    return open_store(store.uri, endpoint=store.objects.place.options.endpoint, patience=0.2)
 
 
 # -- every fault, once, at every request of every operation --
@@ -238,7 +244,7 @@ def test_a_store_that_is_gone_is_an_error_that_says_how_long_it_was_tried(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-    objects = open_store(s3_uri, endpoint=f"http://127.0.0.1:{port}", patience=0.5).objects
+    objects = open_store(s3_uri, endpoint=f"http://127.0.0.1:{port}", patience=0.2).objects
     uses = [
         lambda: objects.get("new/a"),
         lambda: objects.put_once("new/a", SMALL),
