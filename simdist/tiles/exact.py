@@ -50,6 +50,7 @@ __all__ = [
     "reach",
     "rerank",
     "signed",
+    "useful_key",
 ]
 
 UNIT = 2.0**-24  # half the distance from 1 to the next float32
@@ -250,7 +251,7 @@ def fold_exact(
     state = shared.init(row_ids[first])
     origin = middle(measure, B)
     near_A, near_B = around(measure, alike, origin), around(measure, B, origin)
-    useful = _useful_key(measure, key_error(measure, near_A, reach(near_B)), floor)
+    useful = useful_key(measure, key_error(measure, near_A, reach(near_B)), floor)
     shape = (tile or Tile()).within(len(alike), len(B))
     for i in cuts(0, len(alike), shape.rows):
         part = TopKState(state.ids[i], state.keys[i])
@@ -316,7 +317,7 @@ def _optimistic(measure: Measure, keys: Float32, error: Float64) -> Float32:
     return np.nextafter((values + 8 * UNIT * np.abs(values)).astype(np.float32), np.float32(np.inf))
 
 
-def _useful_key(measure: Measure, error: Float64, floor: Float32) -> Float32:
+def useful_key(measure: Measure, error: Float64, floor: Float32) -> Float32:
     """The smallest GEMM key [n] whose optimistic value reaches the floor: found by bisection, as
     `correct` need not have an inverse. -inf where every key does. The 8 units of slack in
     `_optimistic` cover a `correct` that is not quite monotone in its last bits."""
