@@ -1,0 +1,16 @@
+"""Solvers on anything that offers a product; pure: arrays in, arrays out, no store, no engine.
+
+    A X = product(X)       one pass: as many columns at once as there are
+        │
+    lobpcg ──> basis [X, P, W] ── moments ──> [m, m] sums, added over row blocks
+        ^                                          │ rayleigh_ritz
+        └──── combined rows <── coefficients ──────┘
+    chebyshev: W = residuals through a polynomial of A, so that fewer bases are needed
+
+    rayleigh    the small dense problem: a basis orthonormalised by its Gram's eigenvectors
+    chebyshev   the polynomial that damps what is not wanted
+    lobpcg      the steps of a block solver on row blocks, and the solver for a matrix in memory
+
+A step works on some rows of every block: whoever holds all rows runs it once, a distributed stage
+runs it shard by shard and adds up the moments. May import `errors` and `types`.
+"""
