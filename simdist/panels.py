@@ -16,7 +16,7 @@ from simdist.runner.resident import keep_within
 from simdist.store.datasets import Dataset, Shard
 from simdist.types import Array, Float32, Ids
 
-__all__ = ["RowPanels", "refuse_zero_rows"]
+__all__ = ["RowPanels", "refuse_zero_rows", "rows_between"]
 
 JUDGED = 256  # rows that say how far from the origin all of them lie
 
@@ -100,3 +100,28 @@ def refuse_zero_rows(dataset: Dataset, measure: Measure) -> None:
             " no direction. Remove such rows before the import, or use a measure that takes them"
             " (dot, euclidean)."
         )
+
+
+def rows_between(
+    dataset: Dataset, role: str, first: int, last: int, columns: slice = slice(None)
+) -> Array:
+    """Rows first..last of an array that lies in a dataset's shards, some of its columns.
+
+    role: which object of a shard, [rows] or [rows, d]. Mapped where one shard has all of them, else
+    a copy, one shard open at a time.
+    """
+    parts, offset = [], 0
+    for shard in dataset.shards:
+        low, high = max(first - offset, 0), min(last - offset, shard.rows)
+        offset += shard.rows
+        if low < high:
+            keep_within()
+            rows = dataset.store.read_array(shard.objects[role])[low:high]
+            parts.append(rows if rows.ndim == 1 else rows[:, columns])
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        raise InputError(
+            f"{dataset.uri} has {offset} rows; none of {first} to {last} is among them"
+        )
+    return np.concatenate(parts)
