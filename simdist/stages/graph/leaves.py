@@ -40,7 +40,7 @@ __all__ = [
 
 TASK_NBYTES = 64 << 20  # rows a task reads, cell by cell, as it reads them
 TASKS_WANTED = 16  # enough to keep a few workers busy on small data
-CELL_NBYTES = 16 << 20  # of rows it holds at once
+CELL_NBYTES = 32 << 20  # of rows it holds at once
 FIRST_FANOUT = 2  # children a row joins when its cell is first split; one below that
 SQUARE_ROWS = 1024  # of a tile whose other half is mirrored: simdist.compiled.codes
 LARGER = (1, 4, 16)  # leaves of later passes
