@@ -13,7 +13,18 @@ import pytest
 import simdist
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ["ray", "dask", "distributed", "prefect", "torch", "numba", "pyarrow", "numpy", "pydantic"]
+HEAVY = [
+    "ray",
+    "dask",
+    "distributed",
+    "prefect",
+    "torch",
+    "numba",
+    "pyarrow",
+    "numpy",
+    "scipy",
+    "pydantic",
+]
 
 
 def imported_by(statement: str) -> set[str]:

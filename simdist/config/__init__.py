@@ -4,30 +4,29 @@
                       │       a Step per stage       each after what it needs
                       └─ ConfigError: file:line, dotted path, what is allowed, the nearest match
 
-    flow       what may be written; a stage joins with a Step and one line in STEPS
-    read       YAML, short forms, `--set a.b.c=value`
-    problems   what is wrong, told at its line
+    fields       kinds of values
+    inputs       what is imported: vectors, graphs
+    steps        steps on vectors and k-NN graphs
+    graph_steps  steps on similarity graphs
+    stages       STEPS, by the name of their stage: a stage joins with a Step and one line there
+    flow         the whole flow, and its links
+    read         YAML, short forms, `--set a.b.c=value`
+    problems     what is wrong, told at its line
 
 Imports no stage: links are made by `simdist.models`, imported when a flow asks for them.
 """
 
-from simdist.config.flow import (
-    STEPS,
-    EngineConfig,
-    FlowConfig,
-    InputConfig,
-    KnnGraphStep,
-    SimilarityTilesStep,
-    Step,
-    StoreConfig,
-    links,
-)
+from simdist.config.flow import EngineConfig, FlowConfig, StoreConfig, links
+from simdist.config.inputs import GraphInputConfig, InputConfig
 from simdist.config.read import Override, load, parse
+from simdist.config.stages import STEPS
+from simdist.config.steps import KnnGraphStep, SimilarityTilesStep, Step
 
 __all__ = [
     "STEPS",
     "EngineConfig",
     "FlowConfig",
+    "GraphInputConfig",
     "InputConfig",
     "KnnGraphStep",
     "Override",

@@ -11,7 +11,10 @@ from typing import Any, TypeAlias, get_args
 from pydantic import BaseModel
 from pydantic import ValidationError as Invalid
 
-from simdist.config.flow import STEPS, FlowConfig, InputConfig, Step, needs
+from simdist.config.flow import FlowConfig, needs
+from simdist.config.inputs import GraphInputConfig, InputConfig
+from simdist.config.stages import STEPS
+from simdist.config.steps import Step
 
 __all__ = ["Problem", "findings", "validated", "wiring"]
 
@@ -44,7 +47,7 @@ def validated(tree: Mapping[str, Any]) -> tuple[FlowConfig | None, list[Problem]
 
 def wiring(flow: FlowConfig) -> Iterator[Problem]:
     """What a step is `of` (or `against`) is there, of the right kind, without going in circles."""
-    there: dict[str, InputConfig | Step] = {**flow.inputs, **flow.steps}
+    there: dict[str, InputConfig | GraphInputConfig | Step] = {**flow.inputs, **flow.steps}
     for name in flow.inputs.keys() & flow.steps.keys():
         yield Problem(("steps", name), f"{name!r} is the name of an input already; rename one")
         return  # what `of` means is unclear now
