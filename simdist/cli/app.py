@@ -204,6 +204,33 @@ def verify(
 
 
 @app.command()
+def export(
+    what: What,
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="A folder or s3:// prefix; empty, or new.")
+    ],
+    *,
+    ids: Annotated[bool, typer.Option("--ids", help="Call neighbours by their ids, too.")] = False,
+    store: StoreOption = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a k-NN graph as Parquet files: row, id, neighbors, values; with --ids, neighbor_ids."""
+    from simdist.engine.memory import format_nbytes  # noqa: PLC0415 - other verbs need less
+    from simdist.models.export import export_graph  # noqa: PLC0415
+    from simdist.report.words import plural  # noqa: PLC0415
+
+    tell = Teller(json, debug)
+    with tell.errors():
+        done = export_graph(_dataset(what, store), target, ids=ids)
+        if json:
+            tell.json(done.to_json())
+        else:
+            told = f"{plural(done.rows, 'row')}, {plural(done.files, 'file')}"
+            tell.out.print(f"{told}, {format_nbytes(done.nbytes)}: {done.uri}", soft_wrap=True)
+
+
+@app.command()
 def gc(
     store: Annotated[str, typer.Argument(metavar="STORE", help="A path, file:// or s3://.")],
     *,

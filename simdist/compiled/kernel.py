@@ -23,22 +23,26 @@ SUMS = {"reassoc", "contract", "nsz"}
 
 def kernel(loop: Loop) -> Loop:
     """Compiled at its first call, with IEEE arithmetic in the order written."""
-    return _kept(numba.njit(nogil=True, cache=True)(loop))
+    compiled: Loop = numba.njit(nogil=True, cache=True)(loop)
+    return _kept(compiled)
 
 
 def summing_kernel(loop: Loop) -> Loop:
     """Compiled at its first call; sums run in vector lanes."""
-    return _kept(numba.njit(nogil=True, cache=True, fastmath=SUMS)(loop))
+    compiled: Loop = numba.njit(nogil=True, cache=True, fastmath=SUMS)(loop)
+    return _kept(compiled)
 
 
 def fast_kernel(loop: Loop) -> Loop:
     """As `summing_kernel`, for inputs that have no NaN, so that maxima run in vector lanes too."""
-    return _kept(numba.njit(nogil=True, cache=True, fastmath=SUMS | {"nnan"})(loop))
+    compiled: Loop = numba.njit(nogil=True, cache=True, fastmath=SUMS | {"nnan"})(loop)
+    return _kept(compiled)
 
 
 def inlined(loop: Loop) -> Loop:
     """Part of the kernels that call it."""
-    return _kept(numba.njit(nogil=True, cache=True, inline="always")(loop))
+    compiled: Loop = numba.njit(nogil=True, cache=True, inline="always")(loop)
+    return _kept(compiled)
 
 
 @lru_cache(maxsize=1)
@@ -48,7 +52,7 @@ def stamp(folder: Path = Path(__file__).parent) -> tuple[tuple[str, float, int],
     return tuple((name, stat.st_mtime, stat.st_size) for name, stat in found)
 
 
-def _kept(compiled: Any) -> Any:
+def _kept(compiled: Loop) -> Loop:
     """The kernel, its cache bound to the whole folder. Where numba is told not to compile, or has
     no place for a cache, there is none."""
     file = getattr(getattr(compiled, "_cache", None), "_cache_file", None)

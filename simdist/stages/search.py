@@ -29,7 +29,8 @@ from simdist.measures import Prepared, resolve
 from simdist.panels import RowPanels, refuse_zero_rows
 from simdist.partitions import SLICE, Partition, block_rows, nearest_cells
 from simdist.recall import Recall, summary
-from simdist.runner.plan import Commit, Forecast, Job, Record, Round, Rounds, Task
+from simdist.runner.plan import Commit, Forecast, Job, Record, Round, RoundForecast, Rounds, Task
+from simdist.stages.costs import TASK_REQUESTS, moves
 from simdist.store.datasets import Shard
 from simdist.tiles import TopK, TopKState
 from simdist.tiles.exact import fold_exact, nearest, signed
@@ -102,7 +103,51 @@ class KnnSearch:
             nbytes=12 * dim * 2 * panel + 60 * panel * (config.k + SLACK) + (16 << 20),
             flops=2.0 * rows * rows * dim * share,
             written=rows * 12 * (blocks * (config.k + SLACK) + config.k),
+            rounds=tuple(_cost(config, rows, dim, blocks)),
         )
+
+
+def _cost(config: SearchConfig, rows: int, dim: int, blocks: int) -> Iterator[RoundForecast]:
+    """Every chunk of queries meets every block of the corpus; where cells are probed, a tenth of
+    the pairs is scored, and a sample has met all of them before."""
+    exact = config.method == "exact"
+    row, listed = 4 * dim, 12 * config.k
+    if not exact:
+        sample = min(config.sample, rows)
+        yield RoundForecast(
+            "truth",
+            blocks,
+            flops=2.0 * sample * rows * dim,
+            read=(rows + blocks * sample) * row,
+            written=blocks * sample * listed,
+            requests=blocks * TASK_REQUESTS + moves(2 * blocks, rows * row),
+            rows=rows,
+        )
+        yield RoundForecast(
+            "choose",
+            1,
+            read=blocks * sample * listed + sample * row,
+            requests=TASK_REQUESTS + moves(2 * blocks, blocks * sample * listed),
+            rows=sample,
+        )
+    tasks, both, lists = blocks * blocks, 2 * blocks * rows * row, blocks * rows * listed
+    yield RoundForecast(
+        "scan" if exact else "probe",
+        tasks,
+        flops=2.0 * rows * rows * dim * (1.0 if exact else 0.1),
+        read=both,
+        written=lists,
+        requests=tasks * TASK_REQUESTS + moves(2 * tasks, both) + moves(2 * tasks, lists),
+        rows=blocks * rows,
+    )
+    yield RoundForecast(
+        "settle",
+        blocks,
+        read=lists,
+        written=rows * (listed + 8),
+        requests=blocks * TASK_REQUESTS + moves(2 * tasks, lists) + moves(blocks, rows * listed),
+        rows=rows,
+    )
 
 
 def _queries(context: Context) -> RowPanels:

@@ -13,7 +13,8 @@ from simdist.lists import ids_of_rows
 from simdist.measures import resolve
 from simdist.measures.base import Measure
 from simdist.panels import RowPanels, refuse_zero_rows
-from simdist.runner.plan import Commit, Forecast, Job, Record, Round, Rounds, Task
+from simdist.runner.plan import Commit, Forecast, Job, Record, Round, RoundForecast, Rounds, Task
+from simdist.stages.costs import TASK_REQUESTS, moves
 from simdist.stages.tiles.config import TilesConfig, refuse_too_large
 from simdist.stages.tiles.encode import group_objects, import_zarr, shard_bytes
 from simdist.stages.tiles.grid import Grid
@@ -67,11 +68,13 @@ class SimilarityTiles:
         """Cost of n rows against m columns, or against themselves (columns=None)."""
         grid = _cut(config, rows, columns, dim)
         refuse_too_large(config, grid.rows, grid.columns)
+        tasks = sum(1 for _ in grid.pairs())
         return Forecast(
-            tasks=sum(1 for _ in grid.pairs()) + 1,
+            tasks=tasks + 1,
             nbytes=grid.nbytes,
             flops=grid.flops,
             written=grid.matrix_nbytes,
+            rounds=_cost(grid, tasks),
         )
 
 
@@ -95,6 +98,25 @@ def _refuse(job: Job, grid: Grid) -> None:
                 f"the rows have {grid.dim} dimensions, the columns {data.metrics['dim']}"
                 f" ({data.uri}): they must come from the same embedding."
             )
+
+
+def _cost(grid: Grid, tasks: int) -> tuple[RoundForecast, ...]:
+    """A task reads two blocks and leaves what they give, and its transpose in a set by itself."""
+    blocks = 2 * tasks * 4 * grid.block * grid.dim
+    shards = grid.blocks[0] * grid.blocks[1]
+    tiles = RoundForecast(
+        "tiles",
+        tasks,
+        nbytes=grid.nbytes,
+        flops=grid.flops,
+        read=blocks,
+        written=grid.matrix_nbytes,
+        requests=tasks * TASK_REQUESTS
+        + moves(2 * tasks, blocks)
+        + moves(2 * shards, grid.matrix_nbytes),
+        rows=grid.rows,
+    )
+    return tiles, RoundForecast("metadata", 1, requests=TASK_REQUESTS, rows=grid.rows)
 
 
 def _story(grid: Grid, job: Job) -> Iterator[Round]:
