@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -37,3 +38,21 @@ def s3_uri(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     for variable, value in s3_server.environment.items():
         monkeypatch.setenv(variable, value)
     return s3_server.new_uri()
+
+
+SERVERS = {"dask_engine", "ray_engine", "s3_server"}  # fixtures that start some
+ALONE = ("chaos", "clusters", "engine", "pipelines")  # folders that start their own
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts servers: `make test` runs it after the rest, one test at a time."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in ALONE or SERVERS & set(getattr(item, "fixturenames", ())) or _engine(item):
+            item.add_marker("servers")
+
+
+def _engine(item: pytest.Item) -> bool:
+    """Whether `engine` is one that starts processes."""
+    given = getattr(getattr(item, "callspec", None), "params", {})
+    return given.get("engine") in ("dask", "ray")

@@ -104,6 +104,12 @@ class RunningServer:
         """Ask it to end; gone when this returns."""
         _stop(self._process)
 
+    def discard(self) -> None:
+        """End it at once, as what it holds is thrown away: it would wait for its clients."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)  # its own session: shell and server
+        _stop(self._process)
+
     def silent(self) -> RuntimeError:
         """What to raise where it does not answer."""
         return RuntimeError(
@@ -135,7 +141,7 @@ def running(folder: Path) -> Iterator[RunningServer]:
             yield server
             return
         finally:
-            server.stop()
+            server.discard()
 
 
 def _described(weed: str, data: Path) -> tuple[S3Server, list[str]]:

@@ -173,7 +173,8 @@ def test_a_slow_store_is_found(
 ) -> None:
     monkeypatch.setattr(pace, "SAMPLES", 3)
     monkeypatch.setattr(pace, "PART", 1000)
-    proxy.rules = [Rule(faults.Slow(1.1), path="small")]
+    monkeypatch.setattr(pace, "SLOW_SECONDS", 0.2)
+    proxy.rules = [Rule(faults.Slow(0.3), path="small")]
     assert one(pace.speed, behind)["pace"].verdict == "warning"
 
 

@@ -212,33 +212,18 @@ def test_the_next_night_waits_its_turn_and_gets_over_a_broken_connection(
     assert "next-night-what-next" not in left
 
 
-@dataclass(frozen=True)
-class Crowd:
-    """Runs side by side, once the night's own limit is lifted, by what is tried on them."""
-
-    failing: str
-    on_ray: str
-    ray_folder: Path
-
-
 @pytest.fixture(scope="module")
-def crowd(site: Site, night: Night, tmp_path_factory: pytest.TempPathFactory) -> Crowd:
+def crowded(site: Site, night: Night) -> Site:
+    """The site, once the night's own limit is lifted: runs go side by side."""
     site.runs.send("PATCH", f"deployments/{site.deployment}", {"concurrency_limit": 5})
-    folder = tmp_path_factory.mktemp("crowd")
-    beyond = salad(folder / "beyond", name="beyond")
-    ray = slow_salad(folder / "ray", name="on_ray", how="seconds: 2", rows=2000)
-    often = {"retries": 3, "retry_delay_seconds": 0}  # Ray gives up early on a busy machine
-    return Crowd(
-        failing=site.trigger(beyond, overrides=["steps.graph.k=400"]),
-        on_ray=site.trigger(ray, engine={"kind": "ray", "workers": 2}, stages=often),
-        ray_folder=folder / "ray",
-    )
+    return site
 
 
 def test_a_failed_run_says_what_happened_what_stands_and_what_to_do(
-    site: Site, crowd: Crowd
+    crowded: Site, tmp_path: Path
 ) -> None:
-    run = site.ended(crowd.failing)
+    site, beyond = crowded, salad(tmp_path / "beyond", name="beyond")
+    run = site.ended(site.trigger(beyond, overrides=["steps.graph.k=400"]))
     assert run["state_name"] == "Failed"
     message = run["state"]["message"]
     assert message.startswith("graph: InputError: k=400 neighbours need at least 401 rows")
@@ -253,12 +238,16 @@ def test_a_failed_run_says_what_happened_what_stands_and_what_to_do(
 
 
 @pytest.mark.chaos
-def test_a_cancelled_run_takes_its_own_ray_along(site: Site, crowd: Crowd) -> None:
-    until(lambda: blocks(crowd.ray_folder) or None, said=site.worker.said())
+def test_a_cancelled_run_takes_its_own_ray_along(crowded: Site, tmp_path: Path) -> None:
+    site, folder = crowded, tmp_path / "ray"
+    slow = slow_salad(folder, name="on_ray", how="seconds: 2", rows=2000)
+    often = {"retries": 3, "retry_delay_seconds": 0}  # Ray gives up early on a busy machine
+    run = site.trigger(slow, engine={"kind": "ray", "workers": 2}, stages=often)
+    until(lambda: blocks(folder) or None, said=site.worker.said())
     assert site.processes("raylet")
-    site.cancel(crowd.on_ray)
-    assert site.ended(crowd.on_ray)["state_name"] == "Cancelled", site.worker.said()
+    site.cancel(run)
+    assert site.ended(run)["state_name"] == "Cancelled", site.worker.said()
     until(lambda: True if not site.processes("raylet") else None)
-    page = site.runs.artifacts(crowd.on_ray)["on-ray-what-next"]["data"]
+    page = site.runs.artifacts(run)["on-ray-what-next"]["data"]
     assert page.startswith("# on_ray was stopped at `graph`")
-    assert blocks(crowd.ray_folder) < 40  # of 59
+    assert blocks(folder) < 40  # of 59
