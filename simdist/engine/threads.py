@@ -107,7 +107,7 @@ class _ProcessWide:
     def _apply(self) -> None:
         if not self._running:
             for lib, threads in self._before.values():
-                lib.set_num_threads(threads)
+                _set(lib, threads)
             self._before.clear()
             return
         limit = min(self._running)
@@ -117,7 +117,22 @@ class _ProcessWide:
             now = lib.get_num_threads()
             self._before.setdefault(lib.filepath, (lib, now))
             if now != limit:
-                lib.set_num_threads(limit)
+                _set(lib, limit)
+
+
+def _set(lib: Any, threads: int) -> None:
+    """Set a library's one number, whichever thread asks.
+
+    From 3.8 on, threadpoolctl lets only the thread that set OpenBLAS first set it again, and ignores
+    others in silence. Tasks agree under a lock of their own, so they take that right, and leave it
+    free for whoever comes next.
+    """
+    release = getattr(lib, "clear_controlling_thread", None)
+    if release is not None:
+        release(force=True)
+    lib.set_num_threads(threads)
+    if release is not None:
+        release(force=True)
 
 
 _process = _ProcessWide()  # a process has one set of native libraries, so one object speaks for it

@@ -162,8 +162,8 @@ def _forecast(job: Job, dataset: Dataset) -> tuple[RoundForecast, ...]:
     """What the stage says of its rounds, where it says anything and their shape is known."""
     forecast = getattr(job.stage, "forecast", None)
     shapes = [data.metrics for data in (dataset, *job.inputs.values()) if "dim" in data.metrics]
-    if forecast is None or not shapes:
-        return ()
+    if forecast is None or not shapes or getattr(job.stage, "on_edges", False):
+        return ()  # on edges: how many there are is asked for as well, and no round is told
     rounds: tuple[RoundForecast, ...]
     rounds = forecast(job.config, dataset.rows, int(shapes[0]["dim"])).rounds
     return rounds

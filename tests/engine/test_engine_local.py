@@ -3,6 +3,7 @@
 import gc
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -189,3 +190,16 @@ class _MarkedError(Exception):
 )
 def test_what_is_transient(error, expected):
     assert transient(error) is expected
+
+
+def test_any_thread_may_limit_what_another_has_limited_before():
+    def seen() -> set[int]:
+        with threads.limited(1):
+            blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
+            return {library.num_threads for library in blas.lib_controllers}
+
+    _ = np.ones((4, 4)) @ np.ones((4, 4))
+    for _ in range(3):  # each time in a thread of its own, and in this one
+        with ThreadPoolExecutor(1) as one:
+            assert one.submit(seen).result() == {1}
+        assert seen() == {1}
