@@ -123,9 +123,9 @@ class _ProcessWide:
 def _set(lib: Any, threads: int) -> None:
     """Set a library's one number, whichever thread asks.
 
-    From 3.8 on, threadpoolctl lets only the thread that set OpenBLAS first set it again, and ignores
-    others in silence. Tasks agree under a lock of their own, so they take that right, and leave it
-    free for whoever comes next.
+    From 3.8 on, threadpoolctl lets only the thread that set OpenBLAS first set it again, and
+    ignores others in silence. Tasks agree under a lock of their own, so they take that right, and
+    leave it free for whoever comes next.
     """
     release = getattr(lib, "clear_controlling_thread", None)
     if release is not None:
