@@ -13,6 +13,7 @@
 - `TopK`, `Softmax`, `Gram`: reducers, each a commutative monoid; the laws they obey are
   `simdist.testing.ReducerLaws`.
 - `exact`: lists from float32 tiles recomputed with one fixed kernel, with a certificate per row.
+- `threshold`: every pair beyond a threshold, screened by codes whose error is bounded.
 - `memory`: what a fold will hold, in bytes, before it runs.
 
 Nothing n x m is ever held: a fold takes one tile and its states. Rows and columns are global ids.
