@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from simdist.config.fields import Count, Name, Number, Positive, Seed
+from simdist.config.fields import Count, Fraction, Name, Number, Positive, Seed
 from simdist.config.steps import Step
 
 if TYPE_CHECKING:
     from simdist.models.chain import Link
 
 __all__ = [
+    "AffinityPropagationStep",
     "ConnectedComponentsStep",
     "DiffusionMapStep",
+    "NormalizedCutStep",
     "PropagateStep",
     "SimilarityGraphStep",
     "SpectralClustersStep",
@@ -52,7 +54,7 @@ class ConnectedComponentsStep(Step):
     """Which nodes of a graph are connected."""
 
     takes: ClassVar[str] = "similarity_graph"
-    gives: ClassVar[str] = "connected_components"
+    gives: ClassVar[str] = "labelling"
 
     stage: Literal["connected_components"]
 
@@ -127,12 +129,16 @@ class SpectralClustersStep(Step):
     """A graph's rows in clusters: embedded first, then by k-means or cluster_qr."""
 
     takes: ClassVar[str] = "similarity_graph"
-    gives: ClassVar[str] = "spectral_clusters"
+    gives: ClassVar[str] = "labelling"
 
     stage: Literal["spectral_clusters"]
     clusters: Count | Literal["auto"]
     method: Literal["kmeans", "cluster_qr"] = "kmeans"
+    most: Count = 16
+    residual: Positive = 1e-3
     restarts: Count = 10
+    iterations: Count = 300
+    smallest: Count | None = None
     central: Count = 5
     seed: Seed = 0
 
@@ -144,17 +150,73 @@ class SpectralClustersStep(Step):
             self.of,
             self.clusters,
             method=self.method,
+            most=self.most,
+            residual=self.residual,
             restarts=self.restarts,
+            iterations=self.iterations,
+            smallest=self.smallest,
             central=self.central,
             seed=self.seed,
         )
 
 
-class PropagateStep(Step):
-    """Features of rows, walked over a graph."""
+class AffinityPropagationStep(Step):
+    """Rows that stand for others, found by messages along a graph's edges."""
 
     takes: ClassVar[str] = "similarity_graph"
-    gives: ClassVar[str] = "propagate"
+    gives: ClassVar[str] = "labelling"
+
+    stage: Literal["affinity_propagation"]
+    preference: Number | Literal["median"] = "median"
+    damping: Fraction = 0.7
+    turns: Count = 200
+    patience: Count = 15
+    rounds: Literal[1, 2] = 1
+    seed: Seed = 0
+
+    def links(self, name: str) -> tuple[Link, ...]:
+        from simdist.models.affinity import affinity_links  # noqa: PLC0415 - config stays light
+
+        return affinity_links(
+            name,
+            self.of,
+            preference=self.preference,
+            damping=self.damping,
+            turns=self.turns,
+            patience=self.patience,
+            rounds=self.rounds,
+            seed=self.seed,
+        )
+
+
+class NormalizedCutStep(Step):
+    """What a labelling of a graph's nodes cuts, and the rows with the most weight inside each
+    cluster."""
+
+    takes: ClassVar[str] = "similarity_graph"
+    gives: ClassVar[str] = "normalized_cut"
+
+    stage: Literal["normalized_cut"]
+    labels: Name
+    central: Count = 5
+
+    def sources(self) -> Mapping[str, str]:
+        return {"of": self.of, "labels": self.labels}
+
+    def kinds(self) -> Mapping[str, str]:
+        return {"of": self.takes, "labels": "labelling"}
+
+    def links(self, name: str) -> tuple[Link, ...]:
+        from simdist.models.clusters import cut_links  # noqa: PLC0415 - config stays light
+
+        return cut_links(name, self.of, self.labels, central=self.central)
+
+
+class PropagateStep(Step):
+    """Features of rows, walked over a graph: vectors again."""
+
+    takes: ClassVar[str] = "similarity_graph"
+    gives: ClassVar[str] = "vectors"
 
     stage: Literal["propagate"]
     features: Name

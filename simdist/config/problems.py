@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Tag
 from pydantic import ValidationError as Invalid
 
 from simdist.config.flow import FlowConfig, needs
@@ -133,12 +133,27 @@ def _keys(loc: Path, value: Any) -> Path:
 
 
 def _model_at(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel]:
-    """The model that holds the key at `loc`: through fields, and through mappings of models."""
+    """The model that holds the key at `loc`: through fields, mappings of models, and branches of
+    unions, which pydantic names by their tags."""
+    branches: dict[str, type[BaseModel]] = {}
     for part in loc:
         field = model.model_fields.get(str(part))
-        if field is not None:  # else a key of a mapping
+        if field is not None:  # else a key of a mapping, or a tag
+            branches = dict(_tagged(field.annotation)) or branches
             model = next(_models(field.annotation), model)
+        else:
+            model = branches.get(str(part), model)
     return model
+
+
+def _tagged(annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
+    """(tag, model) of each branch of a tagged union."""
+    first, *marks = get_args(annotation) or (None,)
+    for mark in marks:
+        if isinstance(mark, Tag):
+            yield mark.tag, first
+    for argument in get_args(annotation):
+        yield from _tagged(argument)
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -20,5 +20,7 @@ STEPS: Mapping[str, type[Step]] = {
     "spectral_embedding": graph_steps.SpectralEmbeddingStep,
     "diffusion_map": graph_steps.DiffusionMapStep,
     "spectral_clusters": graph_steps.SpectralClustersStep,
+    "affinity_propagation": graph_steps.AffinityPropagationStep,
+    "normalized_cut": graph_steps.NormalizedCutStep,
     "propagate": graph_steps.PropagateStep,
 }

@@ -10,6 +10,7 @@ from typing import Any
 from simdist.engine.base import Engine
 from simdist.engine.memory import format_nbytes
 from simdist.errors import ConfigError, PlanTooLarge
+from simdist.models.shapes import Shape, after, expected, on_edges, shape_of
 from simdist.runner import Job, Listener, Stage, committed, run
 from simdist.store.datasets import Dataset
 from simdist.store.store import Store
@@ -47,11 +48,12 @@ def refuse_too_large(
     knows its rows only when it has looked at its files: its tasks are refused then.
     """
     known = dict(datasets)
-    shapes: dict[str, tuple[int, int]] = {}
+    shapes: dict[str, Shape] = {}
     for link in links:
         for name in set(link.inputs.values()) & set(known):
-            if "dim" in known[name].metrics:
-                shapes[name] = known[name].rows, int(known[name].metrics["dim"])
+            shape = shape_of(known[name])
+            if shape is not None and (shape.entries is None or on_edges(link.stage)):
+                shapes[name] = shape
         stands = None
         if set(link.inputs.values()) <= set(known):
             stands = committed(job_of(link, known), store)
@@ -61,12 +63,16 @@ def refuse_too_large(
         inputs = [shapes[name] for name in link.inputs.values() if name in shapes]
         if not inputs:
             continue
-        shapes[link.name] = rows, dim = max(inputs)
-        forecast = getattr(link.stage, "forecast", None)
-        nbytes = 0 if forecast is None else forecast(link.config, rows, dim).nbytes
+        of = max(inputs, key=lambda shape: (shape.rows, shape.dim))
+        shapes[link.name] = after(link.stage, link.config, of)
+        forecast = expected(link.stage, link.config, of)
+        nbytes = 0 if forecast is None else forecast.nbytes
         if nbytes > engine.memory:
+            size = f"{of.rows} rows of {of.dim} dimensions"
+            if on_edges(link.stage):
+                size = f"{of.rows} rows and about {of.entries} entries"
             raise PlanTooLarge(
-                f"{link.stage.name} of {rows} rows of {dim} dimensions needs"
+                f"{link.stage.name} of {size} needs"
                 f" {format_nbytes(nbytes)} for its largest task; a worker of the {engine.kind}"
                 f" engine has {format_nbytes(engine.memory)}. Raise engine.memory to at least"
                 f" {math.ceil(nbytes / 2**20)}MiB; none of its tasks has run."

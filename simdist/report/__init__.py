@@ -3,7 +3,9 @@
     runner events ──> progress   a bar with the time left on a terminal, lines elsewhere, JSON lines
          │
          └─────────> Timings ──> summary ──> terminal | markdown | JSON
-                     datasets ──┘    └ neighbors: who stands next to whom, by name
+                     datasets ──┘    ├ sentences: how good or large each result is, in a line
+                                     ├ neighbors: who stands next to whom, by name
+                                     └ groups: clusters and duplicates, by name
 
 Reads events and committed datasets; computes nothing that a manifest should hold.
 """

@@ -1,7 +1,10 @@
 """What a flow would do and need: every stage's forecast, and what is committed already.
 
-    links ──> for each: rows and d of its input ──> forecast(config, n, d) ──> PlannedStep
+    links ──> for each: the shape of its input ──> forecast(config, n, d) ──> PlannedStep
                           from a manifest, from the metadata of the files to import, or as told
+
+A step whose cost depends on what is in a graph, or on edges that nobody has counted, says so
+instead of numbers.
 
 Reads manifests, listings and file footers; runs nothing and writes nothing.
 """
@@ -9,18 +12,21 @@ Reads manifests, listings and file footers; runs nothing and writes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from simdist.config import links
 from simdist.engine.memory import format_nbytes, parse_nbytes
 from simdist.models.chain import Link, job_of
+from simdist.models.shapes import Shape, after, expected, shape_of
+from simdist.operators import LINKS
 from simdist.report.words import amount, count, plural
 from simdist.report.words import work as work_told
 from simdist.runner import Job, RoundForecast, committed
 from simdist.runner.plan import Forecast
 from simdist.runner.plan import fingerprint as fingerprint_of
 from simdist.stages.grow import AppendVectors
+from simdist.stages.links import EdgesConfig
 from simdist.stages.vectors import ImportConfig, describe
 from simdist.stages.vectors import forecast as import_forecast
 from simdist.store.datasets import Dataset
@@ -35,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["PlannedFlow", "PlannedStep", "plan_flow", "print_plan", "rounds_table"]
 
 WORKER_MEMORY = "2GiB"  # what `open_engine` gives a worker where the config does not say
+MAIN = ("vectors", "features", "embedding", "links", "graph")  # roles, the first gives the rows
+UNSEEN = Forecast(tasks=0, nbytes=0, flops=0.0, written=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,8 @@ class PlannedStep:
 
     fingerprint: None while it depends on content that is not imported yet.
     recorded: tasks that an interrupted run has finished. nbytes: peak of one task.
+    rows, dim: 0 where nobody knows, or there are none. entries: of the graph it works on, about.
+    foreseen: whether tasks, bytes and work are: of a graph they may depend on what is in it.
     """
 
     name: str
@@ -57,6 +67,8 @@ class PlannedStep:
     flops: float
     written: int
     rounds: tuple[RoundForecast, ...] = ()
+    entries: int | None = None
+    foreseen: bool = True
 
     def to_json(self) -> dict[str, Json]:
         return asdict(self)
@@ -83,10 +95,11 @@ class PlannedFlow:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is known of a link's dataset: its shape, and the dataset itself once committed."""
+    """What is known of a link: the shape it works on, that of its dataset, and the dataset itself
+    once committed."""
 
-    rows: int
-    dim: int
+    of: Shape
+    made: Shape
     fingerprint: str | None = None
     dataset: Dataset | None = None
 
@@ -112,26 +125,26 @@ def _steps(
 ) -> Iterator[PlannedStep]:
     known: dict[str, _Known] = {}
     for link in chain:
-        it = _Known(rows, dim) if rows and dim else _known(link, known, store)
-        if rows or dim:  # another shape than the data's: nothing of it is known or committed
-            it = _Known(rows or it.rows, dim or it.dim)
-        known[link.name] = it
+        known[link.name] = it = _known(link, known, store, rows, dim)
         stage: Any = link.stage
+        cost: Forecast | None
         if isinstance(link.config, ImportConfig):
-            cost: Forecast = import_forecast(link.config, it.rows, it.dim)
+            cost = import_forecast(link.config, it.of.rows, it.of.dim)
         else:
             # A stage that compares two sets needs the size of the second one too.
-            others = {role: known[name].rows for role, name in link.inputs.items()}
+            others = {role: known[name].made.rows for role, name in link.inputs.items()}
             second = {"columns": others["columns"]} if "columns" in others else {}
-            cost = stage.forecast(link.config, it.rows, it.dim, **second)
+            cost = expected(stage, link.config, it.of, **second)
+        foreseen = cost is not None
+        cost = cost or UNSEEN
         recorded = 0
         if it.dataset is None and it.fingerprint is not None:
             recorded = len(store.list_records(it.fingerprint))
         yield PlannedStep(
             name=link.name,
             stage=stage.name,
-            rows=it.rows,
-            dim=it.dim,
+            rows=it.of.rows,
+            dim=it.of.dim,
             fingerprint=it.fingerprint if it.dataset is None else it.dataset.fingerprint,
             committed=it.dataset is not None,
             recorded=recorded,
@@ -140,27 +153,48 @@ def _steps(
             flops=cost.flops,
             written=cost.written,
             rounds=cost.rounds,
+            entries=it.made.entries if link.stage.name in LINKS else it.of.entries,
+            foreseen=foreseen,
         )
 
 
-def _known(link: Link, known: Mapping[str, _Known], store: Store) -> _Known:
-    dataset = _committed(link, known, store)
-    if isinstance(link.config, ImportConfig):
-        if dataset is not None:
-            dim = int(dataset.metrics["dim"])
-            return _Known(dataset.rows, dim, dataset.fingerprint, dataset)
-        seen = describe(link.config)
-        return _Known(seen.rows, seen.dim, None, None)
-    source = known[link.inputs.get("vectors") or link.inputs["graph"]]
-    rows = source.rows
-    if isinstance(link.stage, AppendVectors):
-        rows += known[link.inputs["graph"]].rows
+def _known(
+    link: Link, known: Mapping[str, _Known], store: Store, rows: int | None, dim: int | None
+) -> _Known:
+    dataset = None
+    if not (rows or dim):  # of another shape than the data's nothing is known or committed
+        dataset = _committed(link, known, store)
+    if not link.inputs:
+        told = _imported(link.config, dataset, rows, dim)
+        return _Known(told, told, None if dataset is None else dataset.fingerprint, dataset)
+    of = known[next(link.inputs[role] for role in MAIN if role in link.inputs)].made
+    if isinstance(link.stage, AppendVectors) and not rows:
+        of = replace(of, rows=of.rows + known[link.inputs["graph"]].made.rows)
+    made = after(link.stage, link.config, of)
+    if dataset is not None and "entries" in dataset.metrics:
+        made = replace(made, entries=int(dataset.metrics["entries"]))
+    if rows or dim:
+        return _Known(of, made)
     inputs = {role: known[name].fingerprint for role, name in link.inputs.items()}
     found = {role: fingerprint for role, fingerprint in inputs.items() if fingerprint is not None}
     planned = None
     if len(found) == len(inputs):
         planned = fingerprint_of(link.stage, link.config, found)
-    return _Known(rows, source.dim, planned, dataset)
+    return _Known(of, made, planned, dataset)
+
+
+def _imported(config: Any, dataset: Dataset | None, rows: int | None, dim: int | None) -> Shape:
+    """Of vectors or edges as they lie there, or as told: a graph of more nodes has more entries."""
+    shape = None if dataset is None else shape_of(dataset)
+    if shape is not None:
+        return shape
+    if isinstance(config, EdgesConfig):
+        nodes, entries = config.nodes or 0, config.entries
+        return Shape(rows or nodes, 0, entries * rows // nodes if rows and nodes else entries)
+    if rows and dim:
+        return Shape(rows, dim)
+    seen = describe(config)
+    return Shape(rows or seen.rows, dim or seen.dim)
 
 
 def _committed(link: Link, known: Mapping[str, _Known], store: Store) -> Dataset | None:
@@ -185,13 +219,12 @@ def print_plan(plan: PlannedFlow, console: Console) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("")
     for step in plan.steps:
+        holds = Text(format_nbytes(step.nbytes), "red" if step in plan.too_large else "")
+        seen = (f"{step.tasks:,}", holds, work_told(step.flops), format_nbytes(step.written))
         table.add_row(
             Text(step.name, "bold"),
-            f"{count(step.rows)} x {step.dim}",
-            f"{step.tasks:,}",
-            Text(format_nbytes(step.nbytes), "red" if step in plan.too_large else ""),
-            work_told(step.flops),
-            format_nbytes(step.written),
+            _shape(step),
+            *(seen if step.foreseen else ("",) * len(seen)),
             Text(_state(step), "dim"),
         )
     show(console, title, Text(plan.store, "dim"), Text(), indented(table))
@@ -233,9 +266,21 @@ def _size(nbytes: float) -> str:
     return format_nbytes(nbytes) if nbytes else ""
 
 
+def _shape(step: PlannedStep) -> str:
+    """`12,000 x 128`; of a graph of one's own its nodes, if anybody knows."""
+    if step.dim:
+        return f"{count(step.rows)} x {step.dim}"
+    return count(step.rows) if step.rows else "?"
+
+
 def _state(step: PlannedStep) -> str:
     if step.committed:
         return "committed already"
+    said = []
     if step.recorded:
-        return f"{plural(step.recorded, 'task')} done, to be resumed"
-    return ""
+        said.append(f"{plural(step.recorded, 'task')} done, to be resumed")
+    if not step.foreseen:
+        said.append("depends on the graph")
+    elif step.entries is not None:
+        said.append(f"about {amount(step.entries)} entries")
+    return ", ".join(said)

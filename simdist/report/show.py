@@ -1,4 +1,7 @@
-"""A dataset as `simdist show` tells it, and what lies in a store. Reads manifests and headers."""
+"""A dataset as `simdist show` tells it, and what lies in a store.
+
+Reads manifests and headers; of clusters and duplicates also the ids of the rows that are shown.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,17 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from simdist.engine.memory import format_nbytes
-from simdist.report.terminal import columns, indented, recall_sentence, show
+from simdist.report.groups import Cluster, DuplicateGroup, clusters, duplicate_groups
+from simdist.report.sentences import recall_sentence, sentence, subject
+from simdist.report.terminal import (
+    PLAIN_WIDTH,
+    clusters_table,
+    columns,
+    duplicates_table,
+    indented,
+    show,
+    unfinished,
+)
 from simdist.report.words import amount, count, duration, plural
 from simdist.runner.journal import Run, last_run
 from simdist.store.datasets import Dataset
@@ -30,6 +43,9 @@ __all__ = [
     "print_dataset",
     "print_store",
 ]
+
+
+LISTS = ("sizes", "central", "largest", "listed")  # metrics that are shown by name instead
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +83,8 @@ class Description:
     parts: tuple[Part, ...]
     lineage: tuple[Origin, ...]
     run: Run | None = None  # how it was made; None where nothing of it was kept
+    clusters: tuple[Cluster, ...] = ()
+    duplicates: tuple[DuplicateGroup, ...] = ()
 
     def to_json(self) -> dict[str, Json]:
         return asdict(self)
@@ -101,6 +119,8 @@ def describe(dataset: Dataset) -> Description:
         parts=tuple(_part(dataset, role) for role in roles),
         lineage=tuple(_lineage(dataset, 0)),
         run=last_run(dataset.store, dataset.fingerprint),
+        clusters=clusters(dataset),
+        duplicates=duplicate_groups(dataset),
     )
 
 
@@ -178,13 +198,24 @@ def _latest_names(store: Store) -> Iterator[tuple[str, str]]:
 
 def print_dataset(description: Description, console: Console) -> None:
     """One paragraph a question: what is it, what does it hold, what made it, how good is it."""
-    show(console, *_paragraphs(description))
+    width = console.width if console.is_terminal else PLAIN_WIDTH
+    show(console, *_paragraphs(description, width))
 
 
-def _paragraphs(it: Description) -> Iterator[RenderableType]:
+def _paragraphs(it: Description, width: int) -> Iterator[RenderableType]:
     yield Text.assemble((it.stage, "bold"), f"  {plural(it.rows, 'row')} in", " ",
                         plural(it.shards, "shard"))  # fmt: skip
     yield Text(it.uri, "dim")
+    if told := sentence(it.stage, it.metrics):
+        yield Text.assemble((f"\n{subject(it.stage)}", "bold"), f"  {told}")
+    if it.metrics.get("state") == "unconverged":
+        yield Text(unfinished(["not final"]), "yellow")
+    if it.clusters:
+        yield Text("\nlargest clusters", "bold")
+        yield indented(clusters_table(it.clusters, width - 2))
+    if it.duplicates:
+        yield Text("\nlargest groups", "bold")
+        yield indented(duplicates_table(it.duplicates))
     yield Text("\nholds", "bold")
     yield indented(_parts(it.parts))
     if it.lineage:
@@ -194,7 +225,7 @@ def _paragraphs(it: Description) -> Iterator[RenderableType]:
     yield indented(_pairs({"version": it.version, **it.config}))
     if it.metrics:
         yield Text("\nmeasured", "bold")
-        yield indented(_pairs(_told(it.metrics)))
+        yield indented(_pairs(_told(it)))
     if it.run is not None:
         workers = f"{it.run.engine} engine, {plural(it.run.workers, 'worker')}"
         yield Text.assemble(("\ntook", "bold"), f"  {duration(it.run.seconds)} on the {workers}")
@@ -244,13 +275,22 @@ def _run(run: Run) -> RenderableType:
     return table
 
 
-def _told(metrics: Mapping[str, Json]) -> dict[str, Any]:
-    told = dict(metrics)
+def _told(it: Description) -> dict[str, Any]:
+    """The metrics; what is told above is left out, and long lists of numbers are rounded."""
+    shown = LISTS if it.clusters or it.duplicates else ()
+    told = {name: _rounded(found) for name, found in it.metrics.items() if name not in shown}
     for name in ("recall", "recall_new", "recall_repaired"):
-        found = metrics.get(name)
-        if found is not None and (sentence := recall_sentence({**metrics, "recall": found})):
-            told[name] = sentence
+        found = it.metrics.get(name)
+        if found is not None and (said := recall_sentence({**it.metrics, "recall": found})):
+            told[name] = said
     return told
+
+
+def _rounded(value: Json) -> Json:
+    """Numbers of a list to four digits."""
+    if isinstance(value, list) and any(isinstance(number, float) for number in value):
+        return ", ".join(f"{number:.4g}" for number in value)
+    return value
 
 
 def _pairs(values: Mapping[str, Any]) -> RenderableType:

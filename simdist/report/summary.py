@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from simdist.errors import InputError
+from simdist.report.groups import Cluster, DuplicateGroup, clusters, duplicate_groups
 from simdist.report.neighbors import Neighborhood, neighborhoods
+from simdist.report.sentences import sentence, subject
 from simdist.runner.events import Event, RoundDone, StageDone, StageStarted
 from simdist.store.datasets import Dataset
 from simdist.types import Json
 
 __all__ = ["StepSummary", "Summary", "Timings", "summarize"]
+
+Shown = TypeVar("Shown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +39,29 @@ class StepSummary:
         """Rows times k, for a k-NN graph."""
         return self.rows * int(self.metrics["k"]) if self.stage == "knn_graph" else None
 
+    @property
+    def converged(self) -> bool:
+        """False where a solver ended before its result was as good as it was asked to be."""
+        return self.metrics.get("state") != "unconverged"
+
+    @property
+    def told(self) -> str:
+        """How good or large the result is, in a sentence; empty where there is none for it."""
+        return sentence(self.stage, self.metrics)
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A flow that has run: its steps in order, and whose neighbours to show."""
+    """A flow that has run: its steps in order, and what to show of the last graph, clusters and
+    deduplication it made."""
 
     flow: str
     store: str
     steps: tuple[StepSummary, ...]
     neighbors: tuple[Neighborhood, ...] = ()
     notes: tuple[str, ...] = ()
+    clusters: tuple[Cluster, ...] = ()
+    duplicates: tuple[DuplicateGroup, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -60,8 +77,26 @@ class Summary:
         """The last k-NN graph of the flow."""
         return next((step for step in reversed(self.steps) if step.edges is not None), None)
 
+    @property
+    def unconverged(self) -> tuple[str, ...]:
+        """Steps whose results are not final, by name."""
+        return tuple(step.name for step in self.steps if not step.converged)
+
+    @property
+    def sentences(self) -> tuple[tuple[str, str], ...]:
+        """(what it is about, in a word; what is said), a step each; of recall that of the last
+        graph. Where several steps are about the same, each is named."""
+        said = [
+            step for step in self.steps if step.told and (step.edges is None or step is self.graph)
+        ]
+        words = [subject(step.stage) for step in said]
+        return tuple(
+            (word, step.told if words.count(word) == 1 else f"{step.name}: {step.told}")
+            for word, step in zip(words, said, strict=True)
+        )
+
     def to_json(self) -> dict[str, Json]:
-        steps = [{**asdict(step), "edges": step.edges} for step in self.steps]
+        steps = [{**asdict(step), "edges": step.edges, "told": step.told} for step in self.steps]
         return {
             "flow": self.flow,
             "store": self.store,
@@ -69,6 +104,9 @@ class Summary:
             "seconds": self.seconds,
             "steps": steps,
             "neighbors": [near.to_json() for near in self.neighbors],
+            "clusters": [cluster.to_json() for cluster in self.clusters],
+            "duplicates": [group.to_json() for group in self.duplicates],
+            "unconverged": list(self.unconverged),
             "notes": list(self.notes),
         }
 
@@ -114,7 +152,23 @@ def summarize(
             notes = (str(error),)
             near = neighborhoods(graphs[-1])
     store = next(iter(datasets.values())).store.uri
-    return Summary(flow, store, steps, near, notes)
+    return Summary(
+        flow,
+        store,
+        steps,
+        near,
+        notes,
+        _last(clusters, datasets),
+        _last(duplicate_groups, datasets),
+    )
+
+
+def _last(
+    shown: Callable[[Dataset], tuple[Shown, ...]], datasets: Mapping[str, Dataset]
+) -> tuple[Shown, ...]:
+    """Of the last dataset that has any."""
+    every = (shown(dataset) for dataset in reversed(list(datasets.values())))
+    return next(filter(None, every), ())
 
 
 def _step(name: str, dataset: Dataset, timings: Timings, named: str) -> StepSummary:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from io import StringIO
 from itertools import zip_longest
@@ -15,13 +15,24 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from simdist.report.groups import Cluster, DuplicateGroup
 from simdist.report.neighbors import Neighborhood
 from simdist.report.summary import StepSummary, Summary
 from simdist.report.words import count, duration, plain, plural, value
-from simdist.types import Json
 
-__all__ = ["columns", "headline", "indented", "print_summary", "recall_sentence", "show"]
+__all__ = [
+    "PLAIN_WIDTH",
+    "clusters_table",
+    "columns",
+    "duplicates_table",
+    "headline",
+    "indented",
+    "print_summary",
+    "show",
+    "unfinished",
+]
 
+REMOVED = 3  # of a group of duplicates, told one by one
 PLAIN_WIDTH = 110  # columns where the output is no terminal: a log, a file, a pipe
 
 
@@ -59,17 +70,27 @@ def _paragraphs(summary: Summary, width: int) -> Iterator[RenderableType]:
 
 
 def _answers(summary: Summary, width: int) -> Table:
-    """How good it is, and who stands next to whom."""
+    """How good it is, who stands next to whom, and who belongs together."""
     table = columns()
     table.show_header = False
     table.add_column("", style="bold", no_wrap=True)
     table.add_column("", overflow="fold")
-    graph = summary.graph
-    if graph is not None and (sentence := recall_sentence(graph.metrics)):
-        table.add_row("recall", sentence)
+    for word, sentence in summary.sentences:
+        table.add_row(word, sentence)
+    if summary.sentences:
         table.add_row()
+    room = width - 5 - max(10, *(len(word) for word, _ in summary.sentences), 0)
     if summary.neighbors:
-        table.add_row("nearest", _neighbors(summary.neighbors, width - 12))
+        table.add_row("nearest", _neighbors(summary.neighbors, room))
+        table.add_row()
+    if summary.clusters:
+        table.add_row("central", clusters_table(summary.clusters, room))
+        table.add_row()
+    if summary.duplicates:
+        table.add_row("duplicates", duplicates_table(summary.duplicates))
+        table.add_row()
+    if summary.unconverged:
+        table.add_row("unfinished", Text(unfinished(summary.unconverged), "yellow"))
         table.add_row()
     for note in summary.notes:
         table.add_row("note", Text(note, "yellow"))
@@ -103,13 +124,38 @@ def headline(summary: Summary) -> str:
     made = plural(steps[0].rows, "row")
     if graph is not None and graph.edges is not None:
         made += f", {plural(graph.edges, 'edge')}"
+    made += "".join(_made(step) for step in steps)
+    late = "; not converged: " + ", ".join(summary.unconverged) if summary.unconverged else ""
     if summary.reused:
-        return f"{made}: nothing to do, already committed"
-    return f"{made} in {duration(summary.seconds)}"
+        return f"{made}: nothing to do, already committed{late}"
+    return f"{made} in {duration(summary.seconds)}{late}"
+
+
+def _made(step: StepSummary) -> str:
+    """What a step that ends in groups adds to the headline."""
+    match step.stage:
+        case "spectral_clusters":
+            return f", {plural(int(step.metrics['clusters']), 'cluster')}"
+        case "affinity_propagation":
+            return f", {plural(int(step.metrics['exemplars']), 'exemplar')}"
+        case "deduplicate":
+            return f", {count(int(step.metrics['kept']))} stay"
+    return ""
+
+
+def unfinished(steps: Sequence[str]) -> str:
+    """What it means that steps have not converged, and what to do."""
+    return (
+        f"{', '.join(steps)}: the solver stopped before its result was as good as it was asked to"
+        " be. It is committed as it stands, and so is what was made of it; allow more passes or"
+        " iterations, or a larger tolerance."
+    )
 
 
 def _title(summary: Summary) -> Text:
     mark = ("= ", "dim") if summary.reused else ("✓ ", "green")
+    if summary.unconverged:
+        mark = ("! ", "yellow")
     return Text.assemble(mark, (summary.flow, "bold"), "  ", headline(summary))
 
 
@@ -149,19 +195,6 @@ def _rounds(step: StepSummary) -> str:
     return " · ".join(f"{name} {duration(seconds)}" for name, seconds in slowest if seconds >= 0.05)
 
 
-def recall_sentence(metrics: Mapping[str, Json]) -> str:
-    """`0.982, between 0.974 and 0.988 (95 %), asked for 0.95; measured on 1,000 rows`."""
-    recall = metrics.get("recall")
-    if recall is None:
-        return "exact: every pair was compared" if metrics.get("method") == "exact" else ""
-    told = f"{recall['estimate']:.3f}, between {recall['low']:.3f} and {recall['high']:.3f} (95 %)"
-    if recall.get("target") is not None:
-        told += f", asked for {recall['target']:g}"
-    if recall.get("rows") is not None:
-        told += f"; measured on {plural(recall['rows'], 'row')}"
-    return told
-
-
 def _neighbors(neighborhoods: tuple[Neighborhood, ...], width: int) -> Table:
     """A column for each row asked about, nearest first, values beside the names."""
     table = columns()
@@ -175,4 +208,39 @@ def _neighbors(neighborhoods: tuple[Neighborhood, ...], width: int) -> Table:
             (Text(plain(name)), "" if number is None else value(number)) for name, number in rank
         )
         table.add_row(*(text for cell in cells for text in cell))
+    return table
+
+
+def clusters_table(clusters: Sequence[Cluster], width: int) -> Table:
+    """A line a cluster: number, size, the share of its weight that is cut where that is known, and
+    its most central rows as far as they fit."""
+    table = columns()
+    table.header_style = "cyan"
+    cuts = any(cluster.cut is not None for cluster in clusters)
+    for heading in ("cluster", "rows", "cut") if cuts else ("cluster", "rows"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    room = max(20, width - 18 - 7 * cuts)
+    table.add_column("most central", no_wrap=True, overflow="ellipsis", max_width=room)
+    for cluster in clusters:
+        cut = [f"{cluster.cut or 0.0:.0%}"] if cuts else []
+        names = Text(", ".join(plain(name) for name in cluster.central))
+        table.add_row(str(cluster.number), count(cluster.size), *cut, names)
+    return table
+
+
+def duplicates_table(groups: Sequence[DuplicateGroup]) -> Table:
+    """A group, its size, who is kept, and below that the first who went, with their values."""
+    table = columns()
+    table.header_style = "cyan"
+    table.add_column("rows", justify="right", no_wrap=True)
+    table.add_column("kept", overflow="ellipsis", no_wrap=True)
+    table.add_column("gone", overflow="ellipsis", no_wrap=True)
+    table.add_column("", style="dim", no_wrap=True, min_width=5)
+    for group in groups:
+        for place, (name, number) in enumerate(group.removed[:REMOVED]):
+            size, kept = (count(group.size), plain(group.kept)) if place == 0 else ("", "")
+            told = "" if number is None else value(number)
+            table.add_row(size, Text(kept), Text(plain(name)), told)
+        if more := group.size - 1 - min(len(group.removed), REMOVED):
+            table.add_row("", "", Text(f"and {more:,} more", "dim"), "")
     return table

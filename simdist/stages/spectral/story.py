@@ -69,15 +69,23 @@ class SpectralStage:
             nbytes = direct_nbytes(rows, entries, config.block) + BASE_NBYTES
             return Forecast(1, nbytes, flops, result)
         shards = max(1, -(-entries // SHARD_ENTRIES))
-        degree = config.degree(rows, entries)
-        steps, own = -(-PASSES // degree), -(-rows // shards)
+        degree, own = config.degree(rows, entries), -(-rows // shards)
         size, block = np.dtype(config.dtype).itemsize, config.block
-        kept = 1 + spare_of(degree)
-        held = own * (32 * block + size * (2 * kept + 3) * block)
         moved = 12 * entries // shards + own * (24 + (size + 8) * block + 8)
+        nbytes = _held(config, degree, own, 1) + moved
+        steps = -(-PASSES // degree)
         tasks = steps * ((degree + 1) * shards + 1) + 3 * shards
-        written = result + steps * degree * rows * block * size
-        return Forecast(tasks, held + moved + BASE_NBYTES, flops, written)
+        return Forecast(tasks, nbytes, flops, result + steps * degree * rows * block * size)
+
+
+def _held(config: SpectralConfig, degree: int, rows: int, components: int) -> int:
+    """What a task on so many rows holds beside a product: blocks at rest, a panel of the basis."""
+    block, size = config.block, np.dtype(config.dtype).itemsize
+    kept = 1 + spare_of(degree)
+    width = (2 + kept) * block
+    panels = 2 * 8 * width * (2 * ROWS + 2 * width)
+    deflated = 24 * block * min(rows, components)
+    return rows * (8 * 4 * block + size * (2 * kept + 3) * block) + panels + deflated + BASE_NBYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,13 +203,9 @@ class _Plan:
 
     def _nbytes(self, kind: str, i: int) -> int:
         """What a task holds: what a product does, blocks at rest, a panel of the basis."""
-        block, width, rows = self.config.block, self._basis, self.matrix.rows(i)
         size = np.dtype(self.config.dtype).itemsize
-        panels = 2 * 8 * width * (2 * ROWS + 2 * width)
-        deflated = 24 * block * min(rows, self.components)
-        own = rows * (8 * 4 * block + size * (2 * (1 + spare_of(self.degree)) + 3) * block)
-        moved = 0 if kind == "update" else self.matrix.product_nbytes(i, block, size)
-        return int(own + moved + panels + deflated + BASE_NBYTES)
+        moved = 0 if kind == "update" else self.matrix.product_nbytes(i, self.config.block, size)
+        return _held(self.config, self.degree, self.matrix.rows(i), self.components) + moved
 
 
 def _largest(records: Sequence[Record]) -> Float64:
