@@ -27,6 +27,7 @@ from simdist.types import Array, Float32, Ids, Int32
 __all__ = [
     "EMPTY",
     "PLACES",
+    "count_edges",
     "empty_lists",
     "enter",
     "enter_entries",
@@ -40,6 +41,7 @@ __all__ = [
     "link",
     "packed",
     "tail_of",
+    "take_edges",
 ]
 
 AHEAD = 8  # entries between asking for a list and using it
@@ -221,6 +223,55 @@ def joined(lists: Ids, width: int) -> None:
     for r in range(len(lists)):
         for s in range(min(width, lists.shape[1])):
             lists[r, s] &= -2
+
+
+@kernel
+def count_edges(lists: Ids, width: int, shift: int, starts: Ids) -> None:
+    """How many of the best `width` of every list lie in each block of 2^shift rows.
+
+    starts: [blocks + 1] out; block b's edges are to lie at starts[b]:starts[b + 1].
+    """
+    starts[:] = 0
+    for row in range(len(lists)):
+        for slot in range(width):
+            other = id_of(lists[row, slot])
+            if other == _NO_ID:
+                break
+            starts[(other >> shift) + 1] += 1
+    for block in range(len(starts) - 1):
+        starts[block + 1] += starts[block]
+
+
+@kernel
+def take_edges(
+    lists: Ids,
+    first: int,
+    width: int,
+    shift: int,
+    starts: Ids,
+    targets: Int32,
+    sources: Int32,
+    slots: Array,
+) -> None:
+    """The best `width` of every list as edges, bucketed by the target's block, row by row.
+
+    first: position of the first row. starts: of `count_edges`. targets: [e] int32 out. sources: [e]
+    int32 out, position + 1, negative where the target is new there. slots: [e] uint8 out, the place
+    in the source's list, 255 from there on.
+    """
+    place = starts[:-1].copy()
+    for row in range(len(lists)):
+        for slot in range(width):
+            candidate = lists[row, slot]
+            other = id_of(candidate)
+            if other == _NO_ID:
+                break
+            at = place[other >> shift]
+            place[other >> shift] = at + 1
+            mark = first + row + 1
+            targets[at] = other
+            sources[at] = -mark if candidate & 1 else mark
+            slots[at] = min(slot, 255)
 
 
 @kernel

@@ -83,21 +83,21 @@ def write_lists(
 ) -> dict[str, ObjectRef]:
     """Leave a block's lists, and their first `width` places as edges bucketed by the target's
     block. first: position of the block's first row."""
-    from simdist.compiled.lists import ids_of  # noqa: PLC0415
+    from simdist.compiled.lists import count_edges, take_edges  # noqa: PLC0415
 
-    rows, width = len(lists), min(width, lists.shape[1])
-    # Slot by slot, so that a stable sort by target keeps a row's nearest links first.
-    near = lists[:, :width].T.ravel()
-    targets = ids_of(near)
-    order, starts = bucketed(np.where(targets < 0, -1, targets // partition.block_rows), partition)
-    marks = np.tile(np.arange(first + 1, first + rows + 1, dtype=np.int32), width)
-    np.negative(marks, out=marks, where=(near & 1).astype(bool))
-    slots = np.minimum(order // rows, 255)  # beyond that, which is nearer matters no more
+    width = min(width, lists.shape[1])
+    shift = partition.block_rows.bit_length() - 1  # a power of two
+    starts = np.empty(partition.blocks + 1, np.int64)
+    count_edges(lists, width, shift, starts)
+    count = int(starts[-1])
+    targets, sources = np.empty(count, np.int32), np.empty(count, np.int32)
+    slots = np.empty(count, np.uint8)
+    take_edges(lists, first, width, shift, starts, targets, sources, slots)
     return {
         "lists": context.write_array("lists", lists),
-        "targets": context.write_array("edge-targets", targets[order]),
-        "sources": context.write_array("edge-sources", marks[order]),
-        "slots": context.write_array("edge-slots", slots.astype(np.uint8)),
+        "targets": context.write_array("edge-targets", targets),
+        "sources": context.write_array("edge-sources", sources),
+        "slots": context.write_array("edge-slots", slots),
         "starts": context.write_array("starts", starts),
     }
 
