@@ -22,13 +22,13 @@ help:
 quickstart: $(VENV)/.prefect
 	@$(PY) -m pipelines $(CONFIG)
 
-# What starts no servers first, on two cores; then what does, one test at a time. With ARGS, one run.
+# On two cores first; then what has to run alone (servers, clocks). With ARGS, one run.
 test: $(VENV)/.test
 ifdef ARGS
 	$(PY) -m pytest $(ARGS)
 else
-	$(PY) -m pytest -m 'not chaos and not servers' -n 2 --dist loadfile
-	$(PY) -m pytest -m 'servers and not chaos'
+	$(PY) -m pytest -m 'not chaos and not alone' -n 2 --dist loadfile
+	$(PY) -m pytest -m 'alone and not chaos'
 endif
 
 chaos: $(VENV)/.test

@@ -41,15 +41,26 @@ def s3_uri(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 SERVERS = {"dask_engine", "ray_engine", "s3_server"}  # fixtures that start some
-ALONE = ("chaos", "clusters", "engine", "pipelines")  # folders that start their own
+ALONE = (  # start servers of their own, or look at the clock
+    "chaos/",
+    "clusters/",
+    "engine/",
+    "pipelines/",
+    "runner/test_resident.py",
+    "store/test_killed_writer.py",
+    "store/test_leases.py",
+    "test_cli.py",
+    "test_doctor.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what starts servers: `make test` runs it after the rest, one test at a time."""
+    """Mark what runs by itself: `make test` has it after the rest, one test at a time."""
     for item in items:
-        folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        if folder in ALONE or SERVERS & set(getattr(item, "fixturenames", ())) or _engine(item):
-            item.add_marker("servers")
+        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if path.startswith(ALONE) or SERVERS & fixtures or _engine(item):
+            item.add_marker("alone")
 
 
 def _engine(item: pytest.Item) -> bool:

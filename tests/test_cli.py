@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from slow_measure import blocks
 from typer.testing import CliRunner, Result
 
 from simdist.cli.app import app
@@ -199,18 +201,24 @@ def test_debug_shows_where_an_error_comes_from(flow: Path) -> None:
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_ends_with_130_and_the_next_one_goes_on(
-    flow: Path, simdist: Run, stop: signal.Signals
+    flow: Path, simdist: Run, stop: signal.Signals, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "simdist", "run", str(flow)]
+    folder = tmp_path / "blocks"
+    folder.mkdir()
+    slow = f"steps.graph.measure={{name: 'slow_measure:Slow', folder: {folder}, seconds: 2}}"
     with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "simdist", "run", str(flow), "--set", slow],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as running:
-        for line in running.stderr:
-            if line.startswith("graph.partition · "):
-                running.send_signal(stop)
-                break
-        said = running.stderr.read()
-        assert running.wait(timeout=60) == 130, said
+        while running.poll() is None and not blocks(folder):
+            time.sleep(0.05)
+        running.send_signal(stop)  # blocks of two seconds each are still to come
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 130, said
     assert "Interrupted. What is computed is kept: the same command goes on" in said
     assert "Traceback" not in said
     assert "fruit: committed already" in simdist("run", flow).stderr
