@@ -155,7 +155,8 @@ def test_a_run_that_failed_goes_on_from_its_last_step(graph, features, monkeypat
             run(job, store=source.store, engine=engine)
         monkeypatch.setattr(PropagateStage, "compute", counted)
         made = run(job, store=source.store, engine=engine)
-    assert steps[0] == "walk-00006-000002"
+    walked = [step for step in steps if step.startswith("walk-")]  # what ran beside it may end late
+    assert min(walked) == "walk-00006-000002"
     expected = appnp(graph, features.astype(np.float64), 10, 0.1)
     assert np.abs(column(made, "vectors") - expected).max() < 1e-5
 
