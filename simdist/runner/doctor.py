@@ -8,12 +8,10 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import tempfile
 import time
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from simdist.engine import Engine
 from simdist.engine.doctor import HOLD_SECONDS, everywhere
@@ -129,25 +127,15 @@ def _cache() -> tuple[str, int, str]:
         cache = worker_cache()
     except ConfigError as error:
         return "the worker's cache", 0, str(error)
-    new = not cache.root.exists()
-    path = cache.root / f"tmp-doctor-{uuid.uuid4().hex}"
+    there = next(folder for folder in (cache.root, *cache.root.parents) if folder.exists())
     try:
-        cache.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-        free = shutil.disk_usage(cache.root).free
+        # Nameless, where the cache is or would be made: workers that look together leave nothing.
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(b"x")
+        free = shutil.disk_usage(there).free
     except OSError as error:
         return str(cache.root), 0, f"cannot be written ({error.strerror})"
-    finally:
-        with suppress(OSError):
-            path.unlink()
-        _remove_if_empty(cache.root, new)
     return str(cache.root), min(cache.nbytes, free), ""
-
-
-def _remove_if_empty(folder: Path, new: bool) -> None:
-    if new:
-        with suppress(OSError):
-            folder.rmdir()
 
 
 def _unread(objects: Objects, visits: Sequence[Visit]) -> list[Visit]:
