@@ -17,6 +17,8 @@ budgets      the same bytes under any memory and worker count; faiss on the repo
 memory       what a worker holds against what it was given, on every engine
 million      1,000,000 x 128 synthetic rows on the local engine: time, memory, recall
 tiles        the whole matrix as a Zarr array: simdist, and numpy with zarr in one go
+join         all pairs above a cosine: simdist, faiss' range search, the dense answer
+spectral     eigenvectors of graphs: passes, one task against eigsh, shards against eigsh
 
 and only when it is named, for it takes half an hour:
 
@@ -55,6 +57,8 @@ FULL = (
     "memory",
     "million",
     "tiles",
+    "join --dense",
+    "spectral",
 )
 NAMES = {line.split()[0] for line in FULL} | {"coverage", "kernels", "scale", "weak"}
 
