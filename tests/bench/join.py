@@ -1,7 +1,7 @@
 """All pairs above a cosine: simdist's join, faiss' range search, and the dense answer.
 
-    python -m tests.bench.join [--data X.parquet] [--rows N] [--thresholds 0.8,0.9,0.95] [--rounds 2]
-                               [--no-peer] [--dense]
+    python -m tests.bench.join [--data X.parquet] [--rows N] [--thresholds 0.8,0.9,0.95]
+                               [--rounds 2] [--no-peer] [--dense]
 
 simdist gets the array and counts everything: import into a store, sample, join, Parquet. faiss'
 `IndexFlatIP.range_search` finds each pair twice and each row itself. --dense compares the pairs
