@@ -36,6 +36,9 @@ steps:
   cut: {stage: normalized_cut, of: links, labels: exemplars}
   walked: {stage: propagate, of: links, features: y, kind: ppr}
   again: {stage: knn_graph, of: walked, k: 3}
+  given: {stage: column_labels, of: x, column: kind}
+  spread: {stage: label_propagation, of: links, labels: given, kind: spreading}
+  mended: {stage: correct_and_smooth, of: links, predictions: walked, labels: given}
 """
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from simdist.config.fields import Count, Fraction, Name, Number, Positive, Seed
+from simdist.config.fields import Count, Fraction, Name, Number, Positive, Seed, Text
 from simdist.config.steps import Step
 
 if TYPE_CHECKING:
@@ -15,16 +15,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AffinityPropagationStep",
+    "ColumnLabelsStep",
     "ConnectedComponentsStep",
+    "CorrectAndSmoothStep",
     "DiffusionMapStep",
+    "LabelPropagationStep",
     "NormalizedCutStep",
     "PropagateStep",
     "SimilarityGraphStep",
     "SpectralClustersStep",
     "SpectralEmbeddingStep",
 ]
-
-Solver = Literal["auto", "direct", "lobpcg", "chebyshev"]
 
 
 class SimilarityGraphStep(Step):
@@ -64,65 +65,52 @@ class ConnectedComponentsStep(Step):
         return components_links(name, self.of)
 
 
-class SpectralEmbeddingStep(Step):
+class _EigenvectorsStep(Step):
+    """What both steps on a graph's eigenvectors have."""
+
+    takes: ClassVar[str] = "similarity_graph"
+    gives: ClassVar[str] = "spectral_embedding"
+
+    dim: Count
+    tolerance: Positive = 1e-3
+    solver: Literal["auto", "direct", "lobpcg", "chebyshev"] = "auto"
+    max_passes: Count = 1000
+    seed: Seed = 0
+
+    def _links(self, name: str, **more: Any) -> tuple[Link, ...]:
+        from simdist.models.spectral import spectral_links  # noqa: PLC0415 - config stays light
+
+        return spectral_links(
+            name,
+            self.of,
+            dim=self.dim,
+            tolerance=self.tolerance,
+            solver=self.solver,
+            max_passes=self.max_passes,
+            seed=self.seed,
+            **more,
+        )
+
+
+class SpectralEmbeddingStep(_EigenvectorsStep):
     """Eigenvectors of a graph's normalised Laplacian."""
 
-    takes: ClassVar[str] = "similarity_graph"
-    gives: ClassVar[str] = "spectral_embedding"
-
     stage: Literal["spectral_embedding"]
-    dim: Count
     laplacian: Literal["symmetric", "random_walk"] = "symmetric"
-    tolerance: Positive = 1e-3
-    solver: Solver = "auto"
-    max_passes: Count = 1000
-    seed: Seed = 0
 
     def links(self, name: str) -> tuple[Link, ...]:
-        from simdist.models.spectral import spectral_links  # noqa: PLC0415 - config stays light
-
-        return spectral_links(
-            name,
-            self.of,
-            dim=self.dim,
-            laplacian=self.laplacian,
-            tolerance=self.tolerance,
-            solver=self.solver,
-            max_passes=self.max_passes,
-            seed=self.seed,
-        )
+        return self._links(name, laplacian=self.laplacian)
 
 
-class DiffusionMapStep(Step):
+class DiffusionMapStep(_EigenvectorsStep):
     """Coordinates in which distances are those of a random walk of `time` steps."""
 
-    takes: ClassVar[str] = "similarity_graph"
-    gives: ClassVar[str] = "spectral_embedding"
-
     stage: Literal["diffusion_map"]
-    dim: Count
     time: Annotated[int, Field(strict=True, ge=0)] = 1
     alpha: Number = 1.0
-    tolerance: Positive = 1e-3
-    solver: Solver = "auto"
-    max_passes: Count = 1000
-    seed: Seed = 0
 
     def links(self, name: str) -> tuple[Link, ...]:
-        from simdist.models.spectral import spectral_links  # noqa: PLC0415 - config stays light
-
-        return spectral_links(
-            name,
-            self.of,
-            dim=self.dim,
-            laplacian="random_walk",
-            tolerance=self.tolerance,
-            solver=self.solver,
-            max_passes=self.max_passes,
-            seed=self.seed,
-            alpha=self.alpha,
-            time=self.time,
-        )
+        return self._links(name, laplacian="random_walk", time=self.time, alpha=self.alpha)
 
 
 class SpectralClustersStep(Step):
@@ -244,4 +232,87 @@ class PropagateStep(Step):
             alpha=self.alpha,
             self_loops=self.self_loops,
             tolerance=self.tolerance,
+        )
+
+
+class ColumnLabelsStep(Step):
+    """Values of a column kept with vectors, numbered as classes; an empty one is no label."""
+
+    takes: ClassVar[str] = "vectors"
+    gives: ClassVar[str] = "labelling"
+
+    stage: Literal["column_labels"]
+    column: Text
+
+    def links(self, name: str) -> tuple[Link, ...]:
+        from simdist.models.propagation import column_link  # noqa: PLC0415 - config stays light
+
+        return (column_link(name, self.of, self.column),)
+
+
+class LabelPropagationStep(Step):
+    """Labels of some nodes handed on to all others."""
+
+    takes: ClassVar[str] = "similarity_graph"
+    gives: ClassVar[str] = "labelling"
+
+    stage: Literal["label_propagation"]
+    labels: Name
+    kind: Literal["clamped", "spreading"] = "clamped"
+    alpha: Number | None = None
+    steps: Count = 1000
+    tolerance: Positive = 1e-4
+
+    def sources(self) -> Mapping[str, str]:
+        return {"of": self.of, "labels": self.labels}
+
+    def kinds(self) -> Mapping[str, str]:
+        return {"of": self.takes, "labels": "labelling"}
+
+    def links(self, name: str) -> tuple[Link, ...]:
+        from simdist.models.propagation import label_links  # noqa: PLC0415 - config stays light
+
+        return label_links(
+            name,
+            self.of,
+            self.labels,
+            kind=self.kind,
+            alpha=self.alpha,
+            steps=self.steps,
+            tolerance=self.tolerance,
+        )
+
+
+class CorrectAndSmoothStep(Step):
+    """Predictions, a column a class, mended by the labels that are known."""
+
+    takes: ClassVar[str] = "similarity_graph"
+    gives: ClassVar[str] = "labelling"
+
+    stage: Literal["correct_and_smooth"]
+    predictions: Name
+    labels: Name
+    correct: Fraction = 0.8
+    smooth: Fraction = 0.8
+    steps: Count = 50
+    scale: Number | None = None
+
+    def sources(self) -> Mapping[str, str]:
+        return {"of": self.of, "predictions": self.predictions, "labels": self.labels}
+
+    def kinds(self) -> Mapping[str, str]:
+        return {"of": self.takes, "predictions": "vectors", "labels": "labelling"}
+
+    def links(self, name: str) -> tuple[Link, ...]:
+        from simdist.models.propagation import correct_links  # noqa: PLC0415 - config stays light
+
+        return correct_links(
+            name,
+            self.of,
+            self.predictions,
+            self.labels,
+            correct=self.correct,
+            smooth=self.smooth,
+            steps=self.steps,
+            scale=self.scale,
         )

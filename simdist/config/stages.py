@@ -23,4 +23,7 @@ STEPS: Mapping[str, type[Step]] = {
     "affinity_propagation": graph_steps.AffinityPropagationStep,
     "normalized_cut": graph_steps.NormalizedCutStep,
     "propagate": graph_steps.PropagateStep,
+    "column_labels": graph_steps.ColumnLabelsStep,
+    "label_propagation": graph_steps.LabelPropagationStep,
+    "correct_and_smooth": graph_steps.CorrectAndSmoothStep,
 }

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Labels",
     "LabelsDataset",
+    "column_link",
     "correct_and_smooth",
     "correct_links",
     "label_links",
@@ -127,6 +128,13 @@ def label_links(
 
     config = LabelConfig(kind, alpha, steps, tolerance)
     return (Link(name, LabelPropagationStage(), config, {"graph": of, "labels": labels}),)
+
+
+def column_link(name: str, of: str, column: str) -> Link:
+    """The step that numbers the values of a column kept with the vectors called `of`."""
+    from simdist.stages.propagate import ColumnConfig, ColumnLabels  # noqa: PLC0415
+
+    return Link(name, ColumnLabels(), ColumnConfig(column), {"vectors": of})
 
 
 def correct_links(

@@ -10,12 +10,14 @@
     config     what may be asked; each method as a walk     walk      the recurrence, and its rounds
     features   stage `propagate`                            labels    stage `label_propagation`
     correct    stage `correct_and_smooth`                   given     labels from an array
+    column     stage `column_labels`, labels from a column of vectors
     finish     results in runs of rows that fit a task
 
 All methods are one recurrence on one operator, W = D^(p-1) (A + l I) D^-p with D the degrees after
 self-loops of weight l. What a method is called is a choice of p, l, keep and restart.
 """
 
+from simdist.stages.propagate.column import ColumnConfig, ColumnLabels
 from simdist.stages.propagate.config import (
     CorrectConfig,
     LabelConfig,
@@ -27,6 +29,8 @@ from simdist.stages.propagate.given import GivenLabels, write_labels
 from simdist.stages.propagate.labels import LabelPropagationStage
 
 __all__ = [
+    "ColumnConfig",
+    "ColumnLabels",
     "CorrectAndSmoothStage",
     "CorrectConfig",
     "GivenLabels",
