@@ -18,6 +18,7 @@ from typing import Any
 from simdist.measures.base import Measure
 from simdist.tiles.candidates import PAIRS
 from simdist.tiles.reducers import Reducer
+from simdist.tiles.screened import large_enough, screened_nbytes
 from simdist.tiles.shape import Tile
 
 __all__ = [
@@ -113,14 +114,19 @@ def rerank_memory(
 
 
 def exact_memory(n: int, m: int, d: int, k: int, *, tile: Tile | None = None) -> Memory:
-    """Of `exact.fold_exact`: n rows, all different, over m columns."""
+    """Of what `exact.nearest` may do besides a fold: `exact.fold_exact`, or codes. n rows, all
+    different, over m columns."""
     shape = (tile or Tile()).within(n, m)
+    coded = screened_nbytes(n, m, d, k) if large_enough(n, m, k) else 0
     return Memory(
         # Finding duplicates takes two copies of the rows; then their distinct ones stay.
         vectors=_vectors(n, m, d) + 12 * n * (d + 1),
         states=12 * n * (2 * k + 1) + 9 * n * (k + 1),
-        tile=_EXACT_NBYTES * shape.rows * shape.columns
-        + _PAIR_NBYTES * min(PAIRS, shape.rows * shape.columns)
+        tile=max(
+            _EXACT_NBYTES * shape.rows * shape.columns
+            + _PAIR_NBYTES * min(PAIRS, shape.rows * shape.columns),
+            coded,
+        )
         + 40 * (n + m),
     )
 

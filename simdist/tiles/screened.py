@@ -1,0 +1,144 @@
+"""The exact k nearest of some rows among many columns, most of which are ruled out by int8 codes.
+
+    every STRIDE-th column ──float32──> k of them: the bar of each row
+    all columns ──codes and their bound──> candidates ──fixed kernel──> what reaches the bar ──> k
+
+The bar is the k-th best value of a part of the columns, so k columns reach it and no other can
+belong to the k. What a code leaves out is bounded (simdist.compiled.screen), so no column that
+reaches the bar is missed, and the answer is the one that simdist.tiles.exact defines.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simdist.measures.base import Measure, Prepared
+from simdist.tiles.candidates import PAIRS
+from simdist.tiles.exact import Nearest, key_error, nearest, reach, signed, useful_key
+from simdist.tiles.fold import Check
+from simdist.types import Float32, Ids
+
+__all__ = ["large_enough", "nearest_screened", "screened_nbytes", "worth_screening"]
+
+STRIDE = 16  # of the columns that set the bar: fewer of them let more candidates through
+FEWEST_ROWS = 256  # that pay for coding the columns
+FEWEST_COLUMNS = 8192
+MOST_REACHED = 8  # times what is expected: duplicates, which products tell at once
+MOST_HELD = 1 << 20  # entries that reach their bar before all but the k best are let go
+LEFT_OVER = 1 / 16  # of the pairs: more candidates than that cost more than a product
+CODE_CHUNK = 64  # bytes: codes are whole cache lines
+MOST_DIM = 1 << 17  # products of longer codes could be beyond 2^31
+
+
+def worth_screening(measure: Measure, rows: int, columns: int, dim: int, k: int) -> bool:
+    """Whether codes are quicker than products, by and large: a rule of shapes and of the CPU."""
+    if not (measure.traits.gemm and large_enough(rows, columns, k) and dim <= MOST_DIM):
+        return False
+    from simdist.compiled.screen import VNNI  # noqa: PLC0415 - numba only where needed
+
+    return VNNI
+
+
+def large_enough(rows: int, columns: int, k: int) -> bool:
+    """Whether there is enough to compare for codes to pay."""
+    return rows >= FEWEST_ROWS and columns >= max(FEWEST_COLUMNS, 4 * STRIDE * k)
+
+
+def screened_nbytes(rows: int, columns: int, dim: int, k: int) -> int:
+    """What `nearest_screened` holds at most beside the rows it is given."""
+    codes = (rows + columns) * (-(-dim // CODE_CHUNK) * CODE_CHUNK + 64)
+    bars = -(-columns // STRIDE) * (4 * dim + 4)
+    return codes + bars + 72 * (MOST_HELD + k * rows) + 80 * PAIRS + (4 << 20)
+
+
+def nearest_screened(
+    measure: Measure,
+    A: Prepared,
+    B: Prepared,
+    k: int,
+    *,
+    rows: Ids,
+    columns: Ids,
+    near: tuple[Prepared, Prepared],
+    exclude_self: bool,
+    check: Check | None,
+) -> Nearest | None:
+    """The k nearest of each row, as `exact.nearest` gives them; None where codes let too much
+    through, so that products are quicker.
+
+    A: [n, d], B: [m, d], rows, columns: their global ids. near: both as products of them are
+    precise.
+    """
+    from simdist.compiled.screen import Screen, encode  # noqa: PLC0415 - numba only where needed
+
+    some = np.arange(0, len(B), STRIDE)
+    first = nearest(
+        measure,
+        A,
+        B.take(some),
+        k,
+        rows=rows,
+        columns=columns[some],
+        exclude_self=exclude_self,
+        check=check,
+    )
+    bars = signed(measure, first.values[:, -1])
+    floors = useful_key(measure, key_error(measure, near[0], reach(near[1])), bars)
+    centre = near[1].vectors.mean(axis=0, dtype=np.float64)
+    coded = encode(near[0].vectors, near[0].terms, centre)
+    against = encode(near[1].vectors, near[1].terms, centre)
+    tiles = Screen(coded, against, floors.astype(np.float64), above=False)
+    room = np.empty((2, max(PAIRS, tiles.room)), np.int32)
+    best = _Best(measure, rows, columns, k, exclude_self)
+    most = MOST_REACHED * STRIDE * k * len(A)
+    for start in range(0, len(B), tiles.size):
+        seen = 0
+        for count in tiles.batches(start, room):
+            if check is not None:
+                check()
+            seen += count
+            at, positions = room[:, :count]
+            keys = signed(measure, measure.pairs_at(A, at, B, positions))
+            good = np.flatnonzero(keys >= bars[at])
+            best.take(at[good], keys[good], positions[good])
+        if best.reached > most or seen > LEFT_OVER * tiles.pairs(start):
+            return None
+    return best.lists()
+
+
+class _Best:
+    """What reached its bar: of each row the k first in the order (key descending, id ascending),
+    and what came since they were last chosen."""
+
+    def __init__(
+        self, measure: Measure, rows: Ids, columns: Ids, k: int, exclude_self: bool
+    ) -> None:
+        self.measure, self.rows, self.columns, self.k = measure, rows, columns, k
+        self.exclude_self = exclude_self
+        self.reached = self._held = 0
+        self._parts: list[tuple[Ids, Float32, Ids]] = []
+
+    def take(self, at: Ids, keys: Float32, positions: Ids) -> None:
+        ids = self.columns[positions]
+        if self.exclude_self:
+            others = ids != self.rows[at]
+            at, keys, ids = at[others], keys[others], ids[others]
+        self.reached += len(at)
+        self._parts.append((at, keys, ids))
+        self._held += len(at)
+        if self._held > MOST_HELD:
+            self._parts = [self._chosen()]
+            self._held = len(self._parts[0][0])
+
+    def lists(self) -> Nearest:
+        """[n, k]: every row has so many, since k columns set its bar."""
+        _, keys, ids = self._chosen()
+        shape = (len(self.rows), self.k)
+        return Nearest(signed(self.measure, keys.reshape(shape)), ids.reshape(shape))
+
+    def _chosen(self) -> tuple[Ids, Float32, Ids]:
+        at, keys, ids = (np.concatenate(parts) for parts in zip(*self._parts, strict=True))
+        order = np.lexsort((ids, -keys, at))
+        starts = np.searchsorted(at[order], np.arange(len(self.rows)))
+        order = order[np.arange(len(order)) - starts[at[order]] < self.k]
+        return at[order], keys[order], ids[order]
