@@ -16,7 +16,8 @@ from simdist.measures.base import Measure, Prepared
 from simdist.tiles.candidates import PAIRS
 from simdist.tiles.exact import Nearest, key_error, nearest, reach, signed, useful_key
 from simdist.tiles.fold import Check
-from simdist.types import Float32, Ids
+from simdist.tiles.topk import TopK
+from simdist.types import Ids
 
 __all__ = ["large_enough", "nearest_screened", "screened_nbytes", "worth_screening"]
 
@@ -24,7 +25,6 @@ STRIDE = 16  # of the columns that set the bar: fewer of them let more candidate
 FEWEST_ROWS = 256  # that pay for coding the columns
 FEWEST_COLUMNS = 8192
 MOST_REACHED = 8  # times what is expected: duplicates, which products tell at once
-MOST_HELD = 1 << 20  # entries that reach their bar before all but the k best are let go
 LEFT_OVER = 1 / 16  # of the pairs: more candidates than that cost more than a product
 CODE_CHUNK = 64  # bytes: codes are whole cache lines
 MOST_DIM = 1 << 17  # products of longer codes could be beyond 2^31
@@ -48,7 +48,7 @@ def screened_nbytes(rows: int, columns: int, dim: int, k: int) -> int:
     """What `nearest_screened` holds at most beside the rows it is given."""
     codes = (rows + columns) * (-(-dim // CODE_CHUNK) * CODE_CHUNK + 64)
     bars = -(-columns // STRIDE) * (4 * dim + 4)
-    return codes + bars + 72 * (MOST_HELD + k * rows) + 80 * PAIRS + (4 << 20)
+    return codes + bars + 24 * k * rows + 100 * PAIRS + (4 << 20)
 
 
 def nearest_screened(
@@ -89,56 +89,21 @@ def nearest_screened(
     against = encode(near[1].vectors, near[1].terms, centre)
     tiles = Screen(coded, against, floors.astype(np.float64), above=False)
     room = np.empty((2, max(PAIRS, tiles.room)), np.int32)
-    best = _Best(measure, rows, columns, k, exclude_self)
+    topk = TopK(k, exclude_self=exclude_self)
+    state, reached = topk.init(rows), 0
     most = MOST_REACHED * STRIDE * k * len(A)
     for start in range(0, len(B), tiles.size):
         seen = 0
         for count in tiles.batches(start, room):
             if check is not None:
                 check()
-            seen += count
             at, positions = room[:, :count]
             keys = signed(measure, measure.pairs_at(A, at, B, positions))
             good = np.flatnonzero(keys >= bars[at])
-            best.take(at[good], keys[good], positions[good])
-        if best.reached > most or seen > LEFT_OVER * tiles.pairs(start):
+            ends = np.cumsum(np.bincount(at[good], minlength=len(A)))
+            topk.update_lists(state, keys[good], np.append(0, ends), rows, columns[positions[good]])
+            seen += count
+            reached += len(good)
+        if reached > most or seen > LEFT_OVER * tiles.pairs(start):
             return None
-    return best.lists()
-
-
-class _Best:
-    """What reached its bar: of each row the k first in the order (key descending, id ascending),
-    and what came since they were last chosen."""
-
-    def __init__(
-        self, measure: Measure, rows: Ids, columns: Ids, k: int, exclude_self: bool
-    ) -> None:
-        self.measure, self.rows, self.columns, self.k = measure, rows, columns, k
-        self.exclude_self = exclude_self
-        self.reached = self._held = 0
-        self._parts: list[tuple[Ids, Float32, Ids]] = []
-
-    def take(self, at: Ids, keys: Float32, positions: Ids) -> None:
-        ids = self.columns[positions]
-        if self.exclude_self:
-            others = ids != self.rows[at]
-            at, keys, ids = at[others], keys[others], ids[others]
-        self.reached += len(at)
-        self._parts.append((at, keys, ids))
-        self._held += len(at)
-        if self._held > MOST_HELD:
-            self._parts = [self._chosen()]
-            self._held = len(self._parts[0][0])
-
-    def lists(self) -> Nearest:
-        """[n, k]: every row has so many, since k columns set its bar."""
-        _, keys, ids = self._chosen()
-        shape = (len(self.rows), self.k)
-        return Nearest(signed(self.measure, keys.reshape(shape)), ids.reshape(shape))
-
-    def _chosen(self) -> tuple[Ids, Float32, Ids]:
-        at, keys, ids = (np.concatenate(parts) for parts in zip(*self._parts, strict=True))
-        order = np.lexsort((ids, -keys, at))
-        starts = np.searchsorted(at[order], np.arange(len(self.rows)))
-        order = order[np.arange(len(order)) - starts[at[order]] < self.k]
-        return at[order], keys[order], ids[order]
+    return Nearest(signed(measure, state.keys), state.ids)

@@ -71,12 +71,6 @@ def test_copies_tie_and_the_lower_numbers_come_first(copies: int) -> None:
     np.testing.assert_array_equal(found.values, expected.values)
 
 
-def test_what_is_held_is_cut_back_to_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(screened, "MOST_HELD", 300)
-    found, expected = both("euclidean", rows(60, 12), rows(4000, 12), 6)
-    np.testing.assert_array_equal(found.ids, expected.ids)
-
-
 def test_where_codes_rule_little_out_products_take_over() -> None:
     x = np.ones((300, 8), np.float32) + 1e-6 * rows(300, 8)
     measure = resolve("euclidean")
