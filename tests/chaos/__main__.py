@@ -3,6 +3,7 @@
     python -m tests.chaos                                         50 of each sort: about an hour
     python -m tests.chaos --sorts driver,disk --engines local --trials 8
     python -m tests.chaos --only worker-ray-07                    one trial again
+    python -m tests.chaos --flow spectral --sorts driver,worker --trials 8   another flow
 
 Each trial is told before it happens and judged after. Results can go to JSON lines (`--jsonl`), so
 that the same command goes on where it was interrupted, and to a markdown table (`--markdown`).
@@ -20,6 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.chaos.flow import FLOWS
 from tests.chaos.schedule import ENGINES, SORTS, schedule
 from tests.chaos.table import table, told
 from tests.chaos.trial import Outcome, carry_out
@@ -36,7 +38,7 @@ def main() -> int:
     _environment(folder)
     done = _known(given.jsonl)
     failed = []
-    world = World(folder)
+    world = World(folder, given.flow)
     try:
         trials = list(
             schedule(
@@ -45,6 +47,7 @@ def main() -> int:
                 trials=given.trials,
                 seed=given.seed,
                 rounds=world.reference.rounds,
+                flow=given.flow,
             )
         )
         if given.only:
@@ -59,7 +62,10 @@ def main() -> int:
             print(f"[{place}/{len(trials)}] {told(outcome)}", flush=True)
             if outcome.problems:
                 failed.append(trial.id)
-                print(f"    again: python -m tests.chaos --seed {given.seed} --only {trial.id}")
+                print(
+                    f"    again: python -m tests.chaos --flow {given.flow} --seed {given.seed}"
+                    f" --only {trial.id}"
+                )
                 print(f"    kept: {folder / 'trials' / trial.id}", flush=True)
             if given.jsonl:
                 with given.jsonl.open("a") as lines:
@@ -83,6 +89,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--sorts", type=_words(SORTS), default=list(SORTS))
     parser.add_argument("--engines", type=_words(ENGINES), default=list(ENGINES))
+    parser.add_argument("--flow", choices=sorted(FLOWS), default="main")
     parser.add_argument("--trials", type=int, default=50, help="of each sort")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", action="append", metavar="ID", help="may be repeated")

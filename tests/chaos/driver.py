@@ -51,6 +51,7 @@ class Drive:
     engine: dict[str, Any]
     options: dict[str, str] = field(default_factory=dict)
     k: int = 10
+    flow: str = "main"
 
 
 class Driver:
@@ -178,7 +179,7 @@ def run_drive(drive: Drive) -> int:
             (folder / f"{drive.run}.jsonl").open("a") as told,
             open_engine(drive.engine, scratch=store.scratch()) as engine,
         ):
-            for link in links(Path(drive.data), folder, drive.run, drive.k):
+            for link in links(drive.flow, Path(drive.data), folder, drive.run, drive.k):
                 made = run_link(
                     link, datasets, store=store, engine=engine, listeners=[JsonProgress(told)]
                 )

@@ -1,4 +1,7 @@
-"""The flow that is killed: import, partition and k-NN graph of small data, cut into many tasks.
+"""The flows that are killed, over small data cut into many tasks.
+
+main       import, partition, k-NN graph
+spectral   import, exact k-NN lists, similarity graph, components, eigenvectors by LOBPCG
 
 The stages are the real ones. Around each task stands a watch that notes who computes it, and holds
 the one task that a trial chose at the point that it chose (`gate.py`), so that a fault finds a
@@ -9,6 +12,7 @@ a few thousand rows would otherwise be one task.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,20 +25,53 @@ import pyarrow.parquet as pq
 from simdist import partitions
 from simdist.models.chain import Link
 from simdist.models.knn import knn_links
+from simdist.models.similarity import similarity_links
+from simdist.models.spectral import spectral_links
 from simdist.models.vectors import import_link
-from simdist.runner import Commit, Context, Job, Record, Round, Rounds, Task
-from simdist.stages.graph import ApproximateKnnGraph
-from simdist.stages.partition import PartitionStage
-from simdist.stages.vectors import ImportVectors, shards, stage
+from simdist.runner import Commit, Context, Job, Record, Round, Rounds, Stage, Task
+from simdist.stages.links import shards as link_shards
+from simdist.stages.vectors import shards, stage
 from simdist.store import Manifest, Store, open_store
 from simdist.types import Array, Json, ObjectRef
 from tests.chaos.gate import claim, hold
 
 ROWS, DIM, FILES = 2048, 24, 8
-NAMES = ("vectors", "graph.partition", "graph")
 
-# Which round a trial's word stands for: (place in NAMES, the round's name).
-ROUNDS = {"import": (0, "read"), "leaf": (2, "leaves-0"), "merge": (2, "merge-leaves-0")}
+
+@dataclass(frozen=True)
+class Flow:
+    """steps: the links after the import of "vectors", with k neighbours. moments: which round a
+    trial's word stands for. commits: stages in whose commits it may be killed."""
+
+    steps: Callable[[int], tuple[Link, ...]]
+    moments: Mapping[str, str]
+    commits: tuple[str, ...]
+
+
+def _graph(k: int) -> tuple[Link, ...]:
+    return knn_links("graph", "vectors", k=k, measure="cosine", recall=0.9)
+
+
+def _spectral(k: int) -> tuple[Link, ...]:
+    return (
+        *knn_links("graph", "vectors", k=k, measure="cosine", method="exact"),
+        *similarity_links("links", "graph"),
+        *spectral_links("embedding", "links", dim=4, solver="lobpcg", tolerance=1e-2),
+    )
+
+
+FLOWS = {
+    "main": Flow(
+        _graph,
+        {"import": "read", "leaf": "leaves-0", "merge": "merge-leaves-0"},
+        ("import_vectors", "partition", "knn_graph"),
+    ),
+    "spectral": Flow(
+        _spectral,
+        {"product": "product-2", "solve": "solve-3", "update": "update-4"},
+        ("similarity_graph", "connected_components", "spectral_embedding"),
+    ),
+}
 
 
 def write_data(folder: Path) -> None:
@@ -51,18 +88,11 @@ def write_data(folder: Path) -> None:
         )
 
 
-def links(data: Path, folder: Path, run: str, k: int) -> tuple[Link, ...]:
+def links(flow: str, data: Path, folder: Path, run: str, k: int) -> tuple[Link, ...]:
     """The flow, watched. folder: the trial's. run: which driver's tasks they are."""
-    plain = (
-        import_link("vectors", path=str(data), id="id", vector="vector"),
-        *knn_links("graph", "vectors", k=k, measure="cosine", recall=0.9),
-    )
-    watched = (
-        WatchedImport(str(folder), run),
-        WatchedPartition(str(folder), run),
-        WatchedGraph(str(folder), run),
-    )
-    return tuple(replace(link, stage=stage) for link, stage in zip(plain, watched, strict=True))
+    first = import_link("vectors", path=str(data), id="id", vector="vector")
+    plain = (first, *FLOWS[flow].steps(k))
+    return tuple(replace(link, stage=Watched(link.stage, str(folder), run)) for link in plain)
 
 
 def make_tasks_small() -> None:
@@ -71,33 +101,28 @@ def make_tasks_small() -> None:
     shards.SHARD_NBYTES = 4 * DIM * (ROWS // FILES)
     partitions.MIN_BLOCK_ROWS = ROWS // FILES
     partitions.BLOCKS_WANTED = 2 * FILES
+    link_shards.SHARD_ENTRIES = ROWS // FILES * 10
 
 
 @dataclass(frozen=True)
 class Watched:
-    """Makes a stage's tasks small, and lets a trial stop one of them; goes before the stage."""
+    """A stage whose tasks are small, and of which a trial can stop one."""
 
+    stage: Stage
     folder: str
     run: str
 
     def next(self, job: Job, rounds: Rounds, context: Context) -> Round | Commit:
         make_tasks_small()
-        return super().next(job, rounds, context)
+        return self.stage.next(job, rounds, context)
 
     def compute(self, context: Context, task: Task) -> Record:
-        return _watched(self, super().compute, context, task)
+        return _watched(self, self.stage.compute, context, task)
 
-
-class WatchedImport(Watched, ImportVectors):
-    pass
-
-
-class WatchedPartition(Watched, PartitionStage):
-    pass
-
-
-class WatchedGraph(Watched, ApproximateKnnGraph):
-    pass
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "stage":  # while it is unpickled
+            raise AttributeError(name)
+        return getattr(self.stage, name)
 
 
 def _watched(watch: Any, compute: Any, context: Context, task: Task) -> Record:

@@ -2,7 +2,7 @@
 
 sort     driver | worker | node | server | disk          what is killed, or full
 engine   local | dask | ray                              where tasks run
-stage    import | leaf | merge | commit                  in the middle of what
+stage    import | leaf | merge | ... | commit            in the middle of what, as its flow has it
 gate     task 3 of 8, when it has written an object      where exactly one process waits
 jitter   + 40 ms                                         what the others do meanwhile
 """
@@ -15,20 +15,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tests.chaos.flow import ROUNDS
+from tests.chaos.flow import FLOWS, Flow
 from tests.chaos.gate import Gate
 
-__all__ = ["ENGINES", "SORTS", "STAGES", "Trial", "schedule"]
+__all__ = ["ENGINES", "SORTS", "Trial", "schedule"]
 
 SORTS = ("driver", "worker", "node", "server", "disk")
-STAGES = ("import", "leaf", "merge", "commit")
 ENGINES = ("local", "dask", "ray")
 
 # Threads of a local driver die with it; only Ray has nodes.
 POSSIBLE: Mapping[str, Sequence[str]] = {"worker": ("dask", "ray"), "node": ("ray",)}
 
 POINTS = ("started", "written", "computed", "recorded")
-COMMITS = ("import_vectors", "partition", "knn_graph")
 JITTER_MS = 60
 OUTAGE_MS = 2500  # of the S3 server
 LEFT_NBYTES = 96 << 10  # on the full disk: less than most objects, more than a record
@@ -81,26 +79,30 @@ def schedule(
     trials: int,
     seed: int,
     rounds: Mapping[str, int],
+    flow: str = "main",
 ) -> Iterator[Trial]:
     """`trials` of each sort, spread over its engines and all stages, sorts taking turns: what is
-    interrupted has tried something of everything. rounds: tasks by round."""
+    interrupted has tried something of everything. rounds: tasks by round of the flow."""
     for number in range(trials):
         for sort in sorts:
             able = [engine for engine in POSSIBLE.get(sort, ENGINES) if engine in engines]
             if able:
                 place, engine = number // len(able), able[number % len(able)]
-                yield _drawn(sort, engine, place, seed, rounds)
+                yield _drawn(sort, engine, place, seed, rounds, FLOWS[flow])
 
 
-def _drawn(sort: str, engine: str, place: int, seed: int, rounds: Mapping[str, int]) -> Trial:
+def _drawn(
+    sort: str, engine: str, place: int, seed: int, rounds: Mapping[str, int], flow: Flow
+) -> Trial:
     words = [zlib.crc32(word.encode()) for word in (sort, engine)]
     rng = np.random.default_rng([seed, *words, place])
-    stage = STAGES[place % len(STAGES)]
+    stages = (*flow.moments, "commit")
+    stage = stages[place % len(stages)]
     if stage == "commit":
-        gate = Gate(str(rng.choice(COMMITS)), 0, str(rng.choice(["before", "after"])))
+        gate = Gate(str(rng.choice(flow.commits)), 0, str(rng.choice(["before", "after"])))
         of = 1
     else:
-        name = ROUNDS[stage][1]
+        name = flow.moments[stage]
         of = rounds[name]
         gate = Gate(name, int(rng.integers(of)), str(rng.choice(POINTS)))
     return Trial(

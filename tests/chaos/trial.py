@@ -136,7 +136,15 @@ class _Attempt:
 
     def _start(self, run: str) -> Driver:
         engine = self.world.engine(self.trial.engine)
-        drive = Drive(str(self.world.data), str(self.folder), run, self.uri, engine, self.options)
+        drive = Drive(
+            str(self.world.data),
+            str(self.folder),
+            run,
+            self.uri,
+            engine,
+            self.options,
+            flow=self.world.flow,
+        )
         self.drivers.append(self.world.nursery.start(drive))
         return self.drivers[-1]
 

@@ -42,8 +42,8 @@ class Reference:
 class World:
     """Started as trials need it; `close` ends it all."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, flow: str = "main") -> None:
+        self.folder, self.flow = folder, flow
         self.data = folder / "data"
         write_data(self.data)
         self._closing = ExitStack()
@@ -87,7 +87,9 @@ class World:
         (folder / "ran").mkdir(parents=True, exist_ok=True)
         engine = engine or self.engine("local")
         return self.nursery.start(
-            Drive(str(self.data), str(folder), run, str(folder / "store"), engine, k=k)
+            Drive(
+                str(self.data), str(folder), run, str(folder / "store"), engine, k=k, flow=self.flow
+            )
         )
 
     @property
