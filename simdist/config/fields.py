@@ -32,6 +32,7 @@ __all__ = [
     "Entry",
     "FilePath",
     "Fraction",
+    "KernelSpec",
     "Limit",
     "MeasureSpec",
     "Name",
@@ -93,6 +94,17 @@ def _measure(spec: str | dict[str, Any]) -> str | dict[str, Any]:
     return spec
 
 
+def _kernel(spec: str | dict[str, Any]) -> str | dict[str, Any]:
+    """A kernel that can be resolved, with pydantic's kind of error where it cannot."""
+    from simdist.measures.kernels import resolve as resolve_kernel  # noqa: PLC0415 - config is light
+
+    try:
+        resolve_kernel(spec)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+    return spec
+
+
 def _params(given: dict[str, Any]) -> dict[str, Any]:
     """Knobs of the k-NN builder, with pydantic's kind of error where one is not."""
     from simdist.stages.graph.config import KnnParams  # noqa: PLC0415 - config stays light
@@ -123,6 +135,7 @@ Seconds: TypeAlias = Annotated[float, BeforeValidator(_seconds)]
 FilePath: TypeAlias = Annotated[str, BeforeValidator(_file)]
 Limit: TypeAlias = Annotated[int, BeforeValidator(partial(_bytes, what="max_nbytes"))]
 Params: TypeAlias = Annotated[dict[str, Any], AfterValidator(_params)]
+KernelSpec: TypeAlias = Annotated[Text | dict[str, Any], AfterValidator(_kernel)]
 MeasureSpec: TypeAlias = Annotated[Text | dict[str, Any], AfterValidator(_measure)]
 
 

@@ -13,6 +13,7 @@
     vectors.py    Dot, Cosine, SqEuclidean, Euclidean, Manhattan
     bits.py       Hamming, Jaccard on rows of 0 and 1; Packed(either), on rows of bytes
     modifiers.py  Scaled(measure, lengthscales), Squash(distance, scale)
+    kernels/      RBF, Matern, Linear ... and their sums: covariances in float64, with gradients
     surrogates.py what a measure's cells are formed under, and rows shifted for precise products
     resolve.py    a name, a mapping or 'package.module:Class' -> Measure
 

@@ -2,6 +2,8 @@
 
     "cosine"                                                        a shipped measure by name
     {"name": "scaled", "measure": "manhattan", "lengthscales": [1, 10]}   with its fields
+    {"name": "rbf", "lengthscale": 1.0, "ard": true}                a kernel; of kernels:
+    {"name": "sum", "kernels": ["rbf", {"name": "white", "variance": 0.1}]}
     "package.module:Class"                                          your own, importable by workers
     Cosine()                                                        an instance, as it is
 
@@ -19,12 +21,13 @@ from typing import Any
 from simdist.errors import ConfigError
 from simdist.measures.base import Measure
 from simdist.measures.bits import Hamming, Jaccard, Packed
+from simdist.measures.kernels import SHIPPED as KERNELS
 from simdist.measures.modifiers import Scaled, Squash
 from simdist.measures.surrogates import Direction
 from simdist.measures.vectors import Cosine, Dot, Euclidean, Manhattan, SqEuclidean
 from simdist.types import Json
 
-__all__ = ["SHIPPED", "resolve"]
+__all__ = ["KERNELS", "SHIPPED", "resolve"]
 
 SHIPPED: Mapping[str, type[Measure]] = {
     cls.name: cls
@@ -52,10 +55,12 @@ _ELSEWHERE = {
     "l1": "manhattan",
     "l2": "euclidean",
     "l2sq": "sqeuclidean",
-    "linear": "dot",
     "mips": "dot",
-    "rbf": "squash",
-    "gaussian": "squash",
+    "gaussian": "rbf",
+    "squared_exponential": "rbf",
+    "matern": "matern52",
+    "poly": "polynomial",
+    "noise": "white",
     "tanimoto": "jaccard",
 }
 
@@ -95,12 +100,14 @@ def _unusable(spec: object) -> ConfigError:
 def _find(name: str) -> type[Measure]:
     if ":" in name:
         return _import(name)
-    if name in SHIPPED:
-        return SHIPPED[name]
-    meant = _ELSEWHERE.get(name.lower()) or _nearest(name.lower(), SHIPPED)
+    known = {**SHIPPED, **KERNELS}
+    if name in known:
+        return known[name]
+    meant = _ELSEWHERE.get(name.lower()) or _nearest(name.lower(), known)
     raise ConfigError(
         f"unknown measure {name!r}.{f' Did you mean {meant!r}?' if meant else ''} Known: "
-        f"{', '.join(SHIPPED)}; a measure of your own is 'package.module:Class'."
+        f"{', '.join(SHIPPED)}; kernels: {', '.join(KERNELS)}; a measure of your own is "
+        f"'package.module:Class'."
     )
 
 
@@ -156,10 +163,12 @@ def _build(cls: type[Measure], name: str, given: Mapping[str, Json]) -> Measure:
 
 def _value(key: str, value: Json) -> Any:
     """A field from JSON: measures resolved, lists as tuples (a frozen measure is hashable)."""
-    if key == "measure" or (isinstance(value, Mapping) and isinstance(value.get("name"), str)):
+    named = isinstance(value, Mapping) and isinstance(value.get("name"), str)
+    if named or key in ("measure", "kernel"):
         return resolve(value)
     if isinstance(value, list | tuple):
-        return tuple(_value("", item) for item in value)
+        each = "kernel" if key == "kernels" else ""
+        return tuple(_value(each, item) for item in value)
     return value
 
 

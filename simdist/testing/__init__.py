@@ -5,6 +5,7 @@
               │ inherits
               ▼
     MeasureLaws     every form of a measure agrees with its definition, `pair`
+    KernelLaws      and of a kernel in float64, with its gradients and its algebra
     ReducerLaws     any cuts of a fold, merged in any grouping, equal the dense answer
     ObjectsContract bytes by key: conditional puts, ranges, listings, races
     StoreContract   the same and more: records written once, nothing half visible, damage named
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from simdist.testing.engine_contract import EngineContract as EngineContract
     from simdist.testing.engine_contract import RemoteEngineContract as RemoteEngineContract
+    from simdist.testing.kernel_laws import KernelLaws as KernelLaws
     from simdist.testing.measure_laws import MeasureLaws as MeasureLaws
     from simdist.testing.objects_contract import ObjectsContract as ObjectsContract
     from simdist.testing.reducer_laws import ReducerLaws as ReducerLaws
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 _SUITES = {
     "EngineContract": "simdist.testing.engine_contract",
+    "KernelLaws": "simdist.testing.kernel_laws",
     "MeasureLaws": "simdist.testing.measure_laws",
     "ObjectsContract": "simdist.testing.objects_contract",
     "ReducerLaws": "simdist.testing.reducer_laws",
@@ -42,6 +45,7 @@ _SUITES = {
 
 __all__ = [
     "EngineContract",
+    "KernelLaws",
     "MeasureLaws",
     "ObjectsContract",
     "ReducerLaws",

@@ -1,76 +1,74 @@
-"""The kernels behind leaves and joins, on one core: best of several runs.
+"""CPU seconds of kernel matrices and of their way back, against the product and exp inside them.
 
-    python -m tests.bench.kernels
+    python -m tests.bench.kernels [--rows 4096] [--columns 1024] [--dims 8,32,128]
 
-A tile of int8 codes beside the float32 product of the same shape, a whole leaf with its selection,
-and copies of rows that lie all over a million.
+Prints a table: milliseconds of CPU time, the best of some runs, one BLAS thread.
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from simdist.compiled.blocks import Blocks
-from simdist.compiled.codes import FACTS, Room, code_nbytes, encode, leaf_top
-from simdist.compiled.simd import VNNI, aligned
+from simdist.measures import kernels
 
-SHAPES = ((320, 384), (512, 384), (256, 128), (400, 1024))
-REPEATS = 40
-BLOCK_ROWS, BLOCKS, TAKEN = 65_536, 16, 143_000
+KERNELS = [
+    "RBF(3.0, ard=True)",
+    "Matern12(3.0)",
+    "Matern32(3.0)",
+    "Matern52(3.0)",
+    "RationalQuadratic(3.0)",
+    "Laplacian(9.0)",
+    "Periodic(period=7.0)",
+    "Polynomial(degree=3)",
+    "ArcCosine()",
+    "2.0 * RBF(3.0) + Linear(0.1)",
+]
+
+
+def milliseconds(run: Callable[[], object], times: int = 5) -> float:
+    """The least CPU time of some runs."""
+    run()
+    found = []
+    for _ in range(times):
+        start = time.process_time()
+        run()
+        found.append(time.process_time() - start)
+    return 1000.0 * min(found)
 
 
 def main() -> None:
-    """Run and print."""
-    print(
-        f"VNNI: {VNNI}\n\n| leaf | int8 ms | float32 product alone ms | ns a pair |"
-        "\n|---|---|---|---|"
-    )
-    with threadpool_limits(1):
-        for rows, dim in SHAPES:
-            integer, product = _leaf(rows, dim)
-            pair = integer / rows**2 * 1e9
-            print(f"| {rows} x {dim} | {1e3 * integer:.3f} | {1e3 * product:.3f} | {pair:.2f} |")
-    print("\n| bytes a row | ns to copy it |\n|---|---|")
-    for nbytes in (16, 128, 192, 384):
-        print(f"| {nbytes} | {1e9 * _copied(nbytes):.0f} |")
-
-
-def _leaf(rows: int, dim: int) -> tuple[float, float]:
-    """Seconds of a leaf by codes, and of its float32 product."""
-    x = np.random.default_rng(0).standard_normal((rows, dim), dtype=np.float32)
-    codes = aligned(rows * code_nbytes(dim), np.int8).reshape(rows, code_nbytes(dim))
-    facts = np.empty((rows, FACTS), np.float32)
-    encode(x, np.zeros(dim), codes, facts)
-    room, every = Room(rows, codes.shape[1]), np.arange(rows, dtype=np.int32)
-    out = np.empty((rows, 10), np.int64)
-    return (
-        _best(lambda: leaf_top(codes, facts, every, every, room, out)),
-        _best(lambda: x @ x.T),
-    )
-
-
-def _copied(nbytes: int) -> float:
-    """Seconds for one row of a million, drawn all over it."""
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=4096)
+    parser.add_argument("--columns", type=int, default=1024)
+    parser.add_argument("--dims", default="8,32,128")
+    options = parser.parse_args()
+    n, m = options.rows, options.columns
     rng = np.random.default_rng(0)
-    blocks = Blocks.of(
-        [rng.integers(0, 9, (BLOCK_ROWS, nbytes), np.int8) for _ in range(BLOCKS)], BLOCK_ROWS
-    )
-    positions = rng.choice(BLOCK_ROWS * BLOCKS, TAKEN, replace=False).astype(np.int32)
-    return _best(lambda: blocks.take(positions)) / TAKEN
-
-
-def _best(run: Callable[[], object]) -> float:
-    seconds = []
-    for _ in range(REPEATS):
-        start = time.thread_time()
-        run()
-        seconds.append(time.thread_time() - start)
-    return min(seconds)
+    print(f"[{n}, d] x [{m}, d], CPU ms")
+    print("| kernel | d | matrix | with what the way back needs | theta | theta and rows |")
+    print("|---|---|---|---|---|---|")
+    for d in map(int, options.dims.split(",")):
+        X, Y, C = (rng.standard_normal(shape) for shape in ((n, d), (m, d), (n, m)))
+        floor = milliseconds(lambda X=X, Y=Y: X @ Y.T) + milliseconds(lambda C=C: np.exp(C))
+        print(f"| X @ Y.T, exp | {d} | {floor:.1f} | | | |")
+        for text in KERNELS:
+            kernel = kernels.resolve(text).for_dim(d)
+            _, back = kernel.matrix_and_vjp(X, Y)
+            taken = (
+                milliseconds(lambda k=kernel, X=X, Y=Y: k.matrix(X, Y)),
+                milliseconds(lambda k=kernel, X=X, Y=Y: k.matrix_and_vjp(X, Y)),
+                milliseconds(lambda back=back, C=C: back(C, inputs=False)),
+                milliseconds(lambda back=back, C=C: back(C)),
+            )
+            print(f"| {text} | {d} | " + " | ".join(f"{each:.1f}" for each in taken) + " |")
 
 
 if __name__ == "__main__":
-    main()
+    with threadpool_limits(1):
+        main()
