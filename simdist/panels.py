@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,9 +15,12 @@ from simdist.measures.surrogates import around, middle
 from simdist.partitions import block_rows
 from simdist.runner.resident import keep_within
 from simdist.store.datasets import Dataset, Shard
-from simdist.types import Array, Float32, Ids
+from simdist.types import Array, Float32, Float64, Ids
 
-__all__ = ["RowPanels", "refuse_zero_rows", "rows_between"]
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["RowPanels", "ids_between", "refuse_zero_rows", "rows_between", "values_between"]
 
 JUDGED = 256  # rows that say how far from the origin all of them lie
 
@@ -125,3 +129,81 @@ def rows_between(
             f"{dataset.uri} has {offset} rows; none of {first} to {last} is among them"
         )
     return np.concatenate(parts)
+
+
+def values_between(
+    dataset: Dataset, columns: Sequence[str], first: int, last: int, *, what: str = "target"
+) -> Float64:
+    """Rows first..last of numeric columns that a vectors dataset keeps -> [rows, columns] float64.
+
+    Raises InputError where the dataset keeps no such column, where one is not numeric, and for a
+    NULL, NaN or infinity, with its row and id. what: what errors call a column.
+    """
+    parts, offset = [], 0
+    for shard in dataset.shards:
+        low, high = max(first - offset, 0), min(last - offset, shard.rows)
+        if low < high:
+            keep_within()
+            parts.append(_numbers(dataset, shard, columns, what, (low, high, offset)))
+        offset += shard.rows
+    return np.concatenate(parts) if parts else np.empty((0, len(columns)))
+
+
+def ids_between(dataset: Dataset, first: int, last: int) -> pa.ChunkedArray | None:
+    """Ids of rows first..last of a vectors dataset, integers or strings; None where a dataset has
+    no table of rows."""
+    import pyarrow as pa  # noqa: PLC0415 - not needed to plan
+
+    parts: list[pa.Array] = []
+    offset = 0
+    for shard in dataset.shards:
+        low, high = max(first - offset, 0), min(last - offset, shard.rows)
+        offset += shard.rows
+        if low < high:
+            if "rows" not in shard.objects:
+                return None
+            column = dataset.store.read_table(shard.objects["rows"], ["id"])["id"]
+            parts += column.slice(low, high - low).chunks
+    return pa.chunked_array(parts)
+
+
+def _numbers(
+    dataset: Dataset, shard: Shard, columns: Sequence[str], what: str, at: tuple[int, int, int]
+) -> Float64:
+    """Columns of rows low..high of one shard, whose first row is number `offset`."""
+    low, high, offset = at
+    if "rows" not in shard.objects:
+        raise InputError(f"{dataset.uri} ({dataset.stage}) keeps no columns beside its vectors")
+    table = dataset.store.read_table(shard.objects["rows"], ["id", *columns])
+    found = np.empty((high - low, len(columns)))
+    for place, name in enumerate(columns):
+        if name not in table.column_names:
+            kept = dataset.store.read_table(shard.objects["rows"]).column_names
+            others = ", ".join(sorted(set(kept) - {"row", "id"})) or "none"
+            raise InputError(
+                f"{dataset.uri} has no {what} column {name!r}; it keeps: {others}. Name the column"
+                " in keep when the vectors are imported."
+            )
+        column = table[name].slice(low, high - low)
+        if str(column.type) not in _NUMBERS:
+            raise InputError(
+                f"{what} column {name!r} of {dataset.uri} holds {column.type}; expected numbers"
+            )
+        values = column.cast("float64").to_numpy()  # a NULL comes as NaN
+        wrong = np.flatnonzero(~np.isfinite(values))
+        if len(wrong):
+            first = int(wrong[0])
+            value = "NULL" if column[first].as_py() is None else str(values[first])
+            raise InputError(
+                f"{what} column {name!r} of {dataset.uri} is {value} in row {offset + low + first}"
+                f" (id {table['id'][low + first].as_py()!r}); expected finite numbers. Leave such"
+                " rows out of the import, or fill them."
+            )
+        found[:, place] = values
+    return found
+
+
+_NUMBERS = frozenset(
+    ["bool", "halffloat", "float", "double"]
+    + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+)

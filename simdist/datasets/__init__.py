@@ -4,10 +4,13 @@
                                    load ──> Arrow table
     synthetic                      manifold, clusters: data of known shape, any size, by blocks
                                    duplicates, two_far_clusters, ...: data that breaks shortcuts
+    regression                     friedman: rows with a number to predict
 
 `debian-packages`: `package` (unique), `section` (58 weak labels), `summary`, and `embedding`, a
 fixed_size_list<float16>[128]: sentence embeddings (all-MiniLM-L6-v2) of "package: summary" from the
 Debian 12 package index, reduced by PCA and scaled to unit length.
+
+`friedman`: `id`, `x` (fixed_size_list<float32>[10]) and `y`: 5,000 rows of `friedman(5000)`.
 
 May import: measures, compiled, errors, types. Knows nothing of stores, engines or stages.
 """
@@ -18,6 +21,7 @@ import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from simdist.datasets.regression import Regression, friedman
 from simdist.datasets.synthetic import (
     Labelled,
     clusters,
@@ -34,9 +38,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Labelled",
+    "Regression",
     "clusters",
     "constant_columns",
     "duplicates",
+    "friedman",
     "hub_gaussian",
     "load",
     "manifold",

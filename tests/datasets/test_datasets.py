@@ -22,7 +22,7 @@ def test_the_bundled_packages_are_unit_rows_with_unique_names() -> None:
 
 
 def test_the_path_of_a_bundled_set_is_a_file_and_others_are_refused_by_name() -> None:
-    assert datasets.names() == ("debian-packages",)
+    assert datasets.names() == ("debian-packages", "friedman")
     assert datasets.path("debian-packages").is_file()
     with pytest.raises(ConfigError, match=r"no data set 'debian'.*'debian-packages'"):
         datasets.path("debian")
@@ -116,3 +116,14 @@ def test_hubs_are_neighbours_of_very_many_rows() -> None:
     counts = np.bincount(found[:, 1:].ravel(), minlength=3000)
     assert counts.max() > 30 * counts.mean()
     assert (counts == 0).mean() > 0.3
+
+
+def test_the_bundled_regression_is_what_its_formula_gives() -> None:
+    table = datasets.load("friedman")
+    made = datasets.friedman(table.num_rows)
+    rows = np.stack(table["x"].to_numpy())
+    assert np.array_equal(rows, made.rows)
+    assert np.allclose(table["y"].to_numpy(), made.y, rtol=1e-12)
+    assert 0.9 < np.std(made.y - made.truth) < 1.1
+    with pytest.raises(ConfigError, match="at least 5 columns"):
+        datasets.friedman(10, 4)
