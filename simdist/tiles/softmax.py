@@ -10,7 +10,7 @@ so that nothing overflows, and is rescaled when a larger one comes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from simdist.tiles.ids import as_ids, locate
 from simdist.tiles.reducers import Reducer
 from simdist.types import Array, Float32, Float64, Ids
 
-__all__ = ["Attended", "Softmax", "SoftmaxState"]
+__all__ = ["Attended", "Softmax", "SoftmaxState", "attended", "empty", "merged"]
 
 
 class SoftmaxState(NamedTuple):
@@ -32,9 +32,10 @@ class SoftmaxState(NamedTuple):
 
 
 class Attended(NamedTuple):
-    """output: [n, dv] float32 (0 where a row has no columns). logsumexp: [n] float64 (-inf)."""
+    """output: [n, dv] float32, or float64 where it was computed in that (0 where a row has no
+    columns). logsumexp: [n] float64, natural log (-inf where a row has no columns)."""
 
-    output: Float32
+    output: Array
     logsumexp: Float64
 
 
@@ -62,8 +63,7 @@ class Softmax(Reducer[SoftmaxState]):
         object.__setattr__(self, "ids", as_ids(self.ids, len(self.values), "Softmax.ids"))
 
     def init(self, rows: Ids) -> SoftmaxState:
-        n = len(rows)
-        return SoftmaxState(np.full(n, -np.inf), np.zeros(n), np.zeros((n, self.values.shape[1])))
+        return empty(len(rows), self.values.shape[1])
 
     def update(self, state: SoftmaxState, tile: Float32, rows: Ids, columns: Ids) -> SoftmaxState:
         scores = np.multiply(tile, np.float32(self.scale), dtype=np.float32)
@@ -98,19 +98,10 @@ class Softmax(Reducer[SoftmaxState]):
         return SoftmaxState(peak, total, weighted)
 
     def merge(self, a: SoftmaxState, b: SoftmaxState) -> SoftmaxState:
-        peak = np.maximum(a.peak, b.peak)
-        left, right = np.exp(a.peak - _floor(peak)), np.exp(b.peak - _floor(peak))
-        return SoftmaxState(
-            peak,
-            a.total * left + b.total * right,
-            a.weighted * left[:, None] + b.weighted * right[:, None],
-        )
+        return merged(a, b)
 
     def finalize(self, state: SoftmaxState) -> Attended:
-        some = state.total > 0
-        total = np.where(some, state.total, 1.0)
-        logsumexp = np.where(some, state.peak + np.log(total), -np.inf)
-        return Attended((state.weighted / total[:, None]).astype(np.float32), logsumexp)
+        return attended(state, np.float32)
 
     def nbytes(self, rows: int, columns: int) -> int:
         return 8 * rows * (2 + int(self.values.shape[1]))
@@ -123,6 +114,30 @@ class Softmax(Reducer[SoftmaxState]):
     def _values(self, columns: Ids) -> Array:
         assert self.ids is not None  # set in __post_init__
         return np.asarray(self.values[locate(self.ids, columns, "Softmax.values")], np.float32)
+
+
+def empty(rows: int, dv: int) -> SoftmaxState:
+    """The state of rows that have seen no column: the unit of `merged`."""
+    return SoftmaxState(np.full(rows, -np.inf), np.zeros(rows), np.zeros((rows, dv)))
+
+
+def merged(a: SoftmaxState, b: SoftmaxState) -> SoftmaxState:
+    """Two states of the same rows over disjoint sets of columns, together."""
+    peak = np.maximum(a.peak, b.peak)
+    left, right = np.exp(a.peak - _floor(peak)), np.exp(b.peak - _floor(peak))
+    return SoftmaxState(
+        peak,
+        a.total * left + b.total * right,
+        a.weighted * left[:, None] + b.weighted * right[:, None],
+    )
+
+
+def attended(state: SoftmaxState, dtype: Any) -> Attended:
+    """What a state says in the end. dtype: of the output."""
+    some = state.total > 0
+    total = np.where(some, state.total, 1.0)
+    logsumexp = np.where(some, state.peak + np.log(total), -np.inf)
+    return Attended((state.weighted / total[:, None]).astype(dtype), logsumexp)
 
 
 def _floor(peak: Float64) -> Float64:
