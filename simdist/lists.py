@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from simdist.store.datasets import Dataset
 
-__all__ = ["graph_table", "ids_of_rows", "standing_table", "tombstones"]
+__all__ = ["graph_table", "hits_table", "ids_of_rows", "standing_table", "tombstones"]
 
 
 def ids_of_rows(source: Dataset, rows: Ids) -> pa.ChunkedArray | pa.Array:
@@ -52,6 +52,23 @@ def graph_table(rows: Ids, ids: pa.ChunkedArray, neighbors: Ids, values: Float32
             "id": ids,
             "neighbors": pa.FixedSizeListArray.from_arrays(pa.array(neighbors.ravel()), k),
             "values": pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), k),
+        }
+    )
+
+
+def hits_table(rows: Ids, ids: pa.ChunkedArray, neighbors: Ids, values: Float32) -> pa.Table:
+    """Lists of any length: row int64, id, neighbors list<int64>, values list<float32>. What is -1
+    in neighbors [n, k] is left out; it comes last in its row."""
+    import pyarrow as pa  # noqa: PLC0415 - 0.3 s that planning does not need
+
+    found = neighbors >= 0
+    offsets = pa.array(np.concatenate([[0], np.cumsum(found.sum(axis=1))]), pa.int32())
+    return pa.table(
+        {
+            "row": pa.array(rows),
+            "id": ids,
+            "neighbors": pa.ListArray.from_arrays(offsets, pa.array(neighbors[found])),
+            "values": pa.ListArray.from_arrays(offsets, pa.array(values[found])),
         }
     )
 

@@ -20,8 +20,9 @@ Each block of the stored dataset (one shard) has the objects
     starts   [C + 1] int64      members[starts[c]:starts[c + 1]]
     ranks    [e] uint8        which of its nearest cells (0 = primary) makes the member one
 
-and the dataset as a whole `leaders` [C, d] (prepared), `leader_terms` and `sizes` [C, F] int64: how
-many rows have cell c as their nearest, second nearest, ...
+and the dataset as a whole `leaders` [C, d] (prepared), `leader_terms`, `centre` [d] float64 (around
+which rows are coded) and `sizes` [C, F] int64: how many rows have cell c as their nearest, second
+nearest, ...
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from simdist.measures import Prepared, resolve
 from simdist.measures.base import Measure
 from simdist.measures.surrogates import around
 from simdist.runner.resident import keep_within
-from simdist.types import Array, Float32, Ids, Int32, ObjectRef
+from simdist.types import Array, Float32, Float64, Ids, Int32, ObjectRef
 
 if TYPE_CHECKING:
     from simdist.compiled.blocks import Blocks
@@ -186,6 +187,11 @@ class Partition:
     def sizes(self) -> Ids:
         """[C, F]: how many rows have cell c as their nearest, second nearest, ..."""
         return self.dataset.store.read_array(self._object("sizes"))
+
+    @cached_property
+    def centre(self) -> Float64:
+        """[d] around which rows are coded."""
+        return self.dataset.store.read_array(self._object("centre"))
 
     @cached_property
     def leaders(self) -> Prepared:

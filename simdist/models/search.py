@@ -36,17 +36,24 @@ def search_links(
 ) -> tuple[Link, ...]:
     """The steps that find, for the queries called `of`, their nearest rows of `corpus`."""
     from simdist.stages.partition import PartitionConfig, PartitionStage  # noqa: PLC0415
-    from simdist.stages.search import KnnSearch, SearchConfig  # noqa: PLC0415
+    from simdist.stages.search import (  # noqa: PLC0415
+        IndexConfig,
+        IndexStage,
+        KnnSearch,
+        SearchConfig,
+    )
 
     spec = resolve(measure).spec()
     config = SearchConfig(k=k, measure=spec, method=method, recall=recall, seed=seed, probes=probes)
     inputs = {"queries": of, "corpus": corpus}
     if method == "exact":
         return (Link(name, KnnSearch(), config, inputs),)
-    partition = f"{corpus}.partition"
+    partition, index = f"{corpus}.partition", f"{corpus}.index"
+    inputs |= {"partition": partition, "index": index}
     return (
         Link(partition, PartitionStage(), PartitionConfig(spec, seed=seed), {"vectors": corpus}),
-        Link(name, KnnSearch(), config, {**inputs, "partition": partition}),
+        Link(index, IndexStage(), IndexConfig(seed=seed), {"partition": partition}),
+        Link(name, KnnSearch(), config, inputs),
     )
 
 
@@ -90,11 +97,13 @@ def knn(
     """The k nearest corpus rows of every query; two sets, nothing is excluded.
 
     queries: [m, d], corpus: [n, d] arrays -> KnnGraph, or two vectors datasets -> GraphDataset.
-    method: "exact" (certified), or "approximate": only the cells of the corpus' stored partition
-        that reach the recall asked for (the lower end of its 95 % interval); the partition is made
-        once and reused by every later search and k-NN graph under the same measure and seed.
+    method: "exact" (certified), or "approximate": only the cells of the corpus' stored index that
+        reach the recall asked for (the lower end of its 95 % interval, measured on the queries).
+        The index, and the partition under it that k-NN graphs use too, are made once and reused by
+        every later search under the same measure and seed. See `retrieve`, which takes conditions.
     probes: cells a query looks into, instead of choosing for the recall.
-    Other options, errors: see `knn_graph`. Cost: m n d exact, about a tenth of it over a partition.
+    Other options, errors: see `knn_graph`. Cost: m n d exact; in cells some 5 % of it, and for the
+        recall 1,000 n d.
     """
     links = search_links(
         "hits",

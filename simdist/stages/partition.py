@@ -102,7 +102,7 @@ class PartitionStage:
     """See the module docstring."""
 
     name: ClassVar[str] = "partition"
-    VERSION: ClassVar[int] = 3
+    VERSION: ClassVar[int] = 4
 
     def next(self, job: Job, rounds: Rounds, context: Context) -> Round | Commit:
         """The first round of the story that is not committed yet; else the manifest."""
@@ -404,6 +404,7 @@ def _manifest(shape: Shape, rounds: Rounds, context: Context) -> Commit:
         objects={
             "leaders": found["leaders"],
             "leader_terms": found["leader_terms"],
+            "centre": found["centre"],
             "sizes": context.write_array("sizes", np.asarray(sizes)),
             **({"origin": found["origin"]} if "origin" in found else {}),
         },
