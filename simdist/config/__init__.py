@@ -7,7 +7,9 @@
     fields       kinds of values
     inputs       what is imported: vectors, graphs
     steps        steps on vectors and k-NN graphs
+    gp_steps     steps that fit a Gaussian process and predict with it
     graph_steps  steps on similarity graphs
+    density_steps  densities, modes, kernel regression of vectors
     stages       STEPS, by the name of their stage: a stage joins with a Step and one line there
     flow         the whole flow, and its links
     read         YAML, short forms, `--set a.b.c=value`

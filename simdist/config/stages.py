@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from simdist.config import graph_steps, steps
+from simdist.config import (
+    attention_steps,
+    density_steps,
+    feature_steps,
+    gp_steps,
+    graph_steps,
+    machine_steps,
+    neighbor_gp_steps,
+    retrieve_steps,
+    sparse_attention_steps,
+    steps,
+)
 from simdist.config.steps import Step
 
 __all__ = ["STEPS"]
 
 STEPS: Mapping[str, type[Step]] = {
     "knn_graph": steps.KnnGraphStep,
+    "index": retrieve_steps.IndexStep,
+    "retrieve": retrieve_steps.RetrieveStep,
     "similarity_tiles": steps.SimilarityTilesStep,
     "append": steps.AppendStep,
     "similarity_join": steps.SimilarityJoinStep,
@@ -26,4 +39,25 @@ STEPS: Mapping[str, type[Step]] = {
     "column_labels": graph_steps.ColumnLabelsStep,
     "label_propagation": graph_steps.LabelPropagationStep,
     "correct_and_smooth": graph_steps.CorrectAndSmoothStep,
+    "nystroem": feature_steps.NystroemStep,
+    "random_features": feature_steps.RandomFeaturesStep,
+    "attention": attention_steps.AttentionStep,
+    "kernel_density": density_steps.KernelDensityStep,
+    "outlier_scores": density_steps.OutlierScoresStep,
+    "mean_shift": density_steps.MeanShiftStep,
+    "kernel_regression": density_steps.KernelRegressionStep,
+    "score_field": density_steps.ScoreFieldStep,
+    "denoise": density_steps.DenoiseStep,
+    "sparse_attention": sparse_attention_steps.SparseAttentionStep,
+    "kernel_ridge": machine_steps.KernelRidgeStep,
+    "kernel_svm": machine_steps.KernelSvmStep,
+    "kernel_pca": machine_steps.KernelPcaStep,
+    "kernel_predict": machine_steps.KernelPredictStep,
+    "kernel_transform": machine_steps.KernelTransformStep,
+    "sparse_gp": gp_steps.SparseGPStep,
+    "gp_predict": gp_steps.GPPredictStep,
+    "neighbor_gp": neighbor_gp_steps.NeighborGPStep,
+    "neighbor_gp_predict": neighbor_gp_steps.NeighborPredictStep,
+    "dirichlet_gp": neighbor_gp_steps.DirichletGPStep,
+    "dirichlet_gp_predict": neighbor_gp_steps.DirichletPredictStep,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from simdist.engine.base import Engine
@@ -64,8 +65,12 @@ def refuse_too_large(
         if not inputs:
             continue
         of = max(inputs, key=lambda shape: (shape.rows, shape.dim))
+        others: dict[str, int] = {}
+        sets = [shapes.get(link.inputs.get(role, "")) for role in ("queries", "corpus")]
+        if sets[0] and sets[1] and _asks_for(link.stage, "corpus"):  # a few rows among many
+            of, others = sets[0], {"corpus": sets[1].rows}
         shapes[link.name] = after(link.stage, link.config, of)
-        forecast = expected(link.stage, link.config, of)
+        forecast = expected(link.stage, link.config, of, **others)
         nbytes = 0 if forecast is None else forecast.nbytes
         if nbytes > engine.memory:
             size = f"{of.rows} rows of {of.dim} dimensions"
@@ -77,6 +82,12 @@ def refuse_too_large(
                 f" engine has {format_nbytes(engine.memory)}. Raise engine.memory to at least"
                 f" {math.ceil(nbytes / 2**20)}MiB; none of its tasks has run."
             )
+
+
+def _asks_for(stage: Stage, role: str) -> bool:
+    """Whether a stage's forecast takes the rows of such an input."""
+    forecast = getattr(stage, "forecast", None)
+    return forecast is not None and role in signature(forecast).parameters
 
 
 def run_link(

@@ -59,8 +59,12 @@ def after(stage: Stage, config: Any, of: Shape) -> Shape:
         case "similarity_graph" if of.entries is not None:
             share = UNION if config.symmetrize == "union" else MUTUAL
             return replace(of, entries=round(share * of.entries))
+        case "neighbor_gp_sample":
+            return Shape(min(of.rows, int(config.rows)), of.dim)
         case "spectral_embedding":
             return Shape(of.rows, int(config.dim))
+        case "map_features":
+            return Shape(of.rows, int(config.components))
     return of
 
 

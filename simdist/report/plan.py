@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from simdist.config import links
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
 __all__ = ["PlannedFlow", "PlannedStep", "plan_flow", "print_plan", "rounds_table"]
 
 WORKER_MEMORY = "2GiB"  # what `open_engine` gives a worker where the config does not say
-MAIN = ("vectors", "features", "embedding", "links", "graph")  # roles, the first gives the rows
+# Roles, of which the first there is gives the rows.
+MAIN = ("vectors", "features", "embedding", "links", "graph", "queries", "partition")
+SECOND = ("columns", "keys", "corpus")  # of sets that the first one is compared with
 UNSEEN = Forecast(tasks=0, nbytes=0, flops=0.0, written=0)
 
 
@@ -133,7 +136,8 @@ def _steps(
         else:
             # A stage that compares two sets needs the size of the second one too.
             others = {role: known[name].made.rows for role, name in link.inputs.items()}
-            second = {"columns": others["columns"]} if "columns" in others else {}
+            asked = signature(stage.forecast).parameters if hasattr(stage, "forecast") else {}
+            second = {role: others[role] for role in SECOND if role in others and role in asked}
             cost = expected(stage, link.config, it.of, **second)
         foreseen = cost is not None
         cost = cost or UNSEEN

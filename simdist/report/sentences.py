@@ -110,12 +110,67 @@ def _cut(metrics: Metrics) -> str:
     return f"{told}: of a cluster's weight {value / max(found, 1):.0%} leaves it, on average"
 
 
+def _hits(metrics: Metrics) -> str:
+    """`120,000 hits among 3,100 of 63,666 rows, 81 cells of 2,018 probed; recall 0.957, ...`."""
+    told = f"{count(int(metrics['hits']))} hits among "
+    passing, corpus = int(metrics["passing"]), int(metrics["corpus"])
+    told += f"{count(passing)} of {plural(corpus, 'row')}"
+    if metrics.get("method") == "exact":
+        return f"{told}; exact: every row was compared"
+    told += f", {plural(int(metrics['probes']), 'cell')} of {count(int(metrics['cells']))} probed"
+    how = recall_sentence(metrics)
+    return f"{told}; recall {how}" if how else f"{told}; recall was not measured"
+
+
 def _pairs(metrics: Metrics) -> str:
     """`668 at cosine 0.95; exact: every pair was compared`."""
     told = f"{count(int(metrics['pairs']))} at {metrics['measure']} {metrics['threshold']:g}"
     how = recall_sentence(metrics)
     exact = metrics.get("method") == "exact"
     return f"{told}; {how}" if exact or not how else f"{told}; recall {how}"
+
+
+def _mixed(metrics: Metrics) -> str:
+    """`of all 12,000 keys, 4 heads, in float32; 3 queries see none`."""
+    heads = int(metrics["heads"])
+    told = f"of all {count(int(metrics['keys']))} keys"
+    told += (f", {plural(heads, 'head')}" if heads > 1 else "") + f", in {metrics['computed']}"
+    unseeing = int(metrics["unseeing"])
+    return f"{told}; {count(unseeing)} of the queries see none" if unseeing else told
+
+
+def _attended(metrics: Metrics) -> str:
+    """`36.0 of 12,000 keys a query, 1.08 x the fewest on 32 sampled; 12,000 certified ...`."""
+    told = f"{metrics['keys_per_query']:,.1f} of {count(int(metrics['corpus']))} keys a query"
+    if metrics.get("ratio") is not None:
+        told += f", {metrics['ratio']:.2f} x the fewest on {len(metrics['least'])} sampled"
+    told += f"; {count(int(metrics['certified']))} certified at {metrics['tolerance']:g}"
+    if missed := int(metrics["missed"]):
+        told += f", {count(missed)} NOT"
+    return f"{told}, {count(int(metrics['fell_back']))} took all keys"
+
+
+def _density(metrics: Metrics) -> str:
+    """`under 12,000 rows, each left out of its own; bandwidth 0.0456 by scott`."""
+    own = ", each left out of its own" if metrics.get("leave_one_out") else ""
+    return f"under {plural(int(metrics['data_rows']), 'row')}{own}; {_bandwidth(metrics)}"
+
+
+def _bandwidth(metrics: Metrics) -> str:
+    """`bandwidth 0.0456 by scott`, `one bandwidth for each feature, given`."""
+    value, rule = metrics["bandwidth"], metrics["rule"]
+    told = "one bandwidth for each feature" if value is None else f"bandwidth {value:.3g}"
+    return f"{told}, given" if rule == "given" else f"{told} by {rule}"
+
+
+def _modes(metrics: Metrics) -> str:
+    """`2,083: 4,374, 7, 6, 12 rows, ...; bandwidth 0.9, given; 6,734 rows climbed`."""
+    found, sizes = int(metrics["clusters"]), [int(size) for size in metrics["sizes"][:SIZES]]
+    more = ", ..." if found > len(sizes) else ""
+    told = f"{count(found)}: {', '.join(map(count, sizes))} rows{more}; {_bandwidth(metrics)}"
+    if without := int(metrics["unlabelled"]):
+        told += f"; {plural(without, 'row')} without one"
+    return f"{told}; {count(sum(metrics['seeds']))} seeds climbed"
 
 
 def _kept(metrics: Metrics) -> str:
@@ -151,5 +206,12 @@ SENTENCES: Mapping[str, tuple[str, Callable[[Metrics], str]]] = {
     "affinity_propagation": ("exemplars", _exemplars),
     "normalized_cut": ("cut", _cut),
     "similarity_join": ("pairs", _pairs),
+    "retrieve": ("hits", _hits),
+    "attention": ("averages", _mixed),
+    "sparse_attention": ("keys", _attended),
     "deduplicate": ("rows", _kept),
+    "kernel_density": ("density", _density),
+    "kernel_regression": ("regression", _density),
+    "outlier_scores": ("outliers", _bandwidth),
+    "mean_shift": ("modes", _modes),
 }

@@ -17,8 +17,14 @@ budgets      the same bytes under any memory and worker count; faiss on the repo
 memory       what a worker holds against what it was given, on every engine
 million      1,000,000 x 128 synthetic rows on the local engine: time, memory, recall
 tiles        the whole matrix as a Zarr array: simdist, and numpy with zarr in one go
+retrieve     a batch of queries: simdist, faiss IVF and HNSW at equal recall, in turn
 join         all pairs above a cosine: simdist, faiss' range search, the dense answer
+machines     kernel ridge on the UCI sets; KernelSVM on MNIST beside scikit-learn's SVC, in turn
+neighbor_gp  NeighborGP on the UCI sets; DirichletGP on MNIST beside scikit-learn's SVC
+attention    exact attention beside PyTorch's, in turn; --memory: a million keys
+gp           sparse Gaussian processes: bound, seconds and scores beside GPyTorch and GPflow
 spectral     eigenvectors of graphs: passes, one task against eigsh, shards against eigsh
+sparse_attention  keys scored against an oracle's, time against exact attention, bounds checked
 
 and only when it is named, for it takes half an hour:
 
@@ -57,8 +63,15 @@ FULL = (
     "memory",
     "million",
     "tiles",
+    "gp table",
+    "gp scale",
     "join --dense",
+    "retrieve --where",
+    "attention",
     "spectral",
+    "sparse_attention --plot docs/sparse-attention.svg",
+    "machines",
+    "neighbor_gp",
 )
 NAMES = {line.split()[0] for line in FULL} | {"coverage", "kernels", "scale", "weak"}
 
