@@ -235,8 +235,8 @@ def spectral_embedding(
     solver: "direct" (in one task), "lobpcg" (fewest passes over the shards), "chebyshev" (a few
         more passes, each at less cost, fewer barriers), or "auto": direct where the
         matrix and its blocks take at most 256 MiB, a rule of n, entries and dim, else chebyshev.
-    guards: columns of a block beyond dim, half of dim and at least 8 by default; more need fewer
-        passes. seed: draws the first block.
+    guards: columns of a block beyond dim, by default half of dim (a quarter with "direct") and at
+        least 8; more need fewer passes. seed: draws the first block.
     max_passes: products with a block, 1000 by default.
     store, scratch, engine, listeners: as for `knn_graph`.
 

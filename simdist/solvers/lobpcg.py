@@ -141,8 +141,8 @@ def lobpcg(
 ) -> Eigenpairs:
     """The `dim` largest eigenpairs of a symmetric A with spectrum in [-1, 1], in memory.
 
-    product: [n, b] -> A times it. start: [n, b] with b > dim, best b = 1.5 dim; its dtype, float32
-        or float64, is that of all blocks.
+    product: [n, b] -> A times it, a new array. start: [n, b] with b > dim, best b = 1.5 dim; its
+        dtype, float32 or float64, is that of all blocks.
     tolerance: stops when the residuals of the first `dim` are at most this, or after max_passes:
         look at `converged`.
     degree: of the filter that residuals go through; 1 is the plain method, fewest passes; 8 makes
@@ -185,11 +185,14 @@ def _filtered(
     """p(A) X - X p(theta): the residuals through a filter; degree - 1 products."""
     dtype = X.dtype.type
     damped = Filter(LOW, float(values[-1]), float(values[0]), degree)
-    before, last = X, X
+    before, last, room = X, X, np.empty_like(X)
     for j, term in enumerate(damped.terms()):
-        image = AX if j == 0 else product(last)
-        new = dtype(term.product) * image + dtype(term.last) * last
-        before, last = last, new + dtype(term.before) * before
+        # In place: blocks are larger than any cache, and a new one is paid for page by page.
+        new = np.array(AX) if j == 0 else product(last)
+        new *= dtype(term.product)
+        new += np.multiply(last, dtype(term.last), out=room)
+        new += np.multiply(before, dtype(term.before), out=room)
+        before, last = last, new
     return np.asarray(last - X * damped.at(values).astype(dtype))
 
 

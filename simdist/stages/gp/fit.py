@@ -30,9 +30,8 @@ from simdist.types import Array, Float64, Json
 
 __all__ = ["Progress", "begin"]
 
-MEMORY = (
-    10  # pairs that L-BFGS keeps: more did not help, and each is as long as all coordinates of Z
-)
+# Pairs that L-BFGS keeps: more did not help, and each is as long as all coordinates of Z.
+MEMORY = 10
 MINI_SHARE = 8  # rows of the fit on a sample for each of its inducing points, at least
 WORTH = 2  # times mini_rows: of fewer rows a fit on a sample is no shorter than one of all
 

@@ -48,6 +48,7 @@ __all__ = [
 
 PILOT = 2048  # keys that tell whether a scan of all is worth its while
 PILOT_SHARE = 1.5  # times `exact_above` of the pilot: then it is not
+CAST = 4096  # keys
 TILE = Tile(256, 512)  # of exact products: a float32 sum has at most so many terms
 
 
@@ -207,11 +208,15 @@ def exact(
     state = None
     rows: Array = queries.rows.astype(dtype, copy=False)
     for panel in panels:
-        keys: Array = panel.keys.astype(dtype, copy=False)
-        values: Array = panel.values.astype(dtype, copy=False)
-        own = None if queries.own is None else queries.own - panel.first
-        logits = Logits(scale=queries.scale, own=own)
-        state = attend(rows, keys, values, logits, start=state, tile=TILE, check=check)
+        # Where keys have to be cast, a few at a time: a few queries should not pay for a copy.
+        step = len(panel.keys) if panel.keys.dtype == dtype else CAST
+        for first in range(0, len(panel.keys), max(1, step)):
+            some = slice(first, first + step)
+            keys: Array = panel.keys[some].astype(dtype, copy=False)
+            values: Array = panel.values[some].astype(dtype, copy=False)
+            own = None if queries.own is None else queries.own - panel.first - first
+            logits = Logits(scale=queries.scale, own=own)
+            state = attend(rows, keys, values, logits, start=state, tile=TILE, check=check)
     return state, exact_rounding(queries, dtype)
 
 

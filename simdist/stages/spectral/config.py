@@ -98,6 +98,14 @@ class SpectralConfig:
         return self.dim + guards
 
     @property
+    def direct_block(self) -> int:
+        """The same in one task, where a pass costs its flops and no barrier: fewer guards, a few
+        more passes."""
+        if self.guards is not None:
+            return self.block
+        return self.dim + max(FEWEST_GUARDS, self.dim // 4)
+
+    @property
     def dtype(self) -> type:
         """Of all blocks at rest: float32, which halves what is moved, unless it cannot tell."""
         return np.float32 if self.tolerance >= SINGLE else np.float64

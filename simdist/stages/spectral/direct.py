@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["compute_direct"]
 
 DENSE = 512  # nodes up to which all eigenpairs are the quickest
+ROWS = 4096  # of a block at a time, in float64
 MOVED = -1.0 - 1e-9  # below: not an eigenvalue of S, but what was moved
 
 
@@ -76,6 +77,13 @@ class _Known:
     def part_of(self, X: Array) -> Float64:
         """U U^T X, of [n] or [n, b]."""
         columns = X.reshape(len(X), -1)
+        if len(self.volumes) == 1:
+            along = np.zeros(columns.shape[1])
+            for first in range(0, len(columns), ROWS):
+                some = slice(first, first + ROWS)
+                along += self.roots[some] @ columns[some].astype(np.float64, copy=False)
+            roots = self.roots.astype(columns.dtype, copy=False)
+            return np.outer(roots, (along / self.volumes).astype(columns.dtype)).reshape(X.shape)
         out = np.empty_like(columns)
         for j in range(columns.shape[1]):
             sums = np.bincount(self.place, self.roots * columns[:, j], len(self.volumes))
@@ -115,7 +123,7 @@ def _solved(context: Context, S: csr_matrix, known: _Known, there: Array) -> Eig
     n = S.shape[0]
     if n <= DENSE:
         return _all_at_once(S, known, there, config.dim)
-    start = context.rng("start").standard_normal((n, config.block)) * there[:, None]
+    start = context.rng("start").standard_normal((n, config.direct_block)) * there[:, None]
     single = S.astype(config.dtype)
     return lobpcg(
         lambda X: single @ X,

@@ -38,7 +38,7 @@ class SpectralStage:
     """
 
     name: ClassVar[str] = "spectral_embedding"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     on_edges: ClassVar[bool] = True  # how `forecast` wants to be asked
 
     def next(self, job: Job, rounds: Rounds, context: Context) -> Round | Commit:
@@ -251,7 +251,7 @@ def _direct_manifest(plan: _Plan, record: Record) -> Commit:
     metrics = {
         "solver": "direct",
         "degree": DEGREE,
-        "block": plan.config.block,
+        "block": plan.config.direct_block,
         "passes": facts["passes"],
         "bases": facts["bases"],
         "barriers": 1,
