@@ -12,7 +12,7 @@ import simdist as sd
 from simdist.errors import ConfigError, InputError
 from simdist.models.vectors import import_array
 from simdist.stages.density import seeding, shift
-from simdist.stages.density.climb import inside_tile
+from simdist.stages.density.climb import Keys, climb, inside_tile
 from simdist.stages.density.sides import Width
 from simdist.tiles.gaussian import scaled
 from simdist.types import Array
@@ -121,6 +121,29 @@ def test_a_few_seeds_find_the_modes_of_all(monkeypatch):
     everywhere = sd.mean_shift(x, 2.5)
     assert adjusted_rand_score(everywhere.labels, made.labels) > 0.99
     assert np.mean(apart <= 2.5) > 0.99
+
+
+def test_a_climb_ends_where_a_known_mode_is_near():
+    """One hill: points on its slope need not climb to the top again; one on another hill does."""
+    rng = np.random.default_rng(2)
+    x = np.concatenate([rng.standard_normal(2000), 40 + rng.standard_normal(200)])[:, None]
+    width = Width(x.mean(axis=0), np.ones(1), 1.0, 1.0)
+    keys = Keys(x, scaled(x, width.center, width.widths, "float64"))
+    given = {"kernel": "flat", "dtype": "float64", "tolerance": 1e-6, "last": False}
+    start = np.array([[2.5], [-2.5], [42.0]])
+
+    def climbed(**known):
+        return climb(start, lambda: [keys], width, turns=50, check=lambda: None, **known, **given)
+
+    top = climbed()
+    assert not top.caught.any()
+    modes = scaled(top.points[:1], width.center, width.widths, "float64")
+    found = climbed(known=modes, reach=1.0)
+    assert found.caught.tolist() == [True, True, False]
+    assert not found.moving.any()
+    assert np.abs(found.points[:2] - top.points[:2]).max() <= 1.5
+    assert np.abs(found.points[0] - top.points[0]) > 0.01  # it stopped on the way
+    assert np.array_equal(found.points[2], top.points[2])
 
 
 def test_points_that_arrived_leave_and_the_others_go_on_in_further_rounds(monkeypatch):

@@ -70,10 +70,15 @@ def _uncovered(context: Context, wave: int) -> Ids:
 
 
 def _climb(context: Context, task: Task) -> Record:
-    """Some turns of a part's points: "ends" and "weights" of who arrived, "moving" of the rest."""
+    """Some turns of a part's points: "ends" and "weights" of who arrived, "moving" of the rest.
+    Who comes so near to an earlier wave's mode that they would be one ends there."""
     args, config = task.args, context.config
     data, width = Side(context.inputs["vectors"]), width_of(context)
     dtype = width.dtype(config.precision, data)
+    known = None
+    if args["wave"]:
+        modes = context.load(context.records(f"modes-{args['wave'] - 1:03d}")[0].objects["modes"])
+        known = scaled(modes, width.center, width.widths, dtype)
     found = climb(
         _starts(context, data, args),
         _keys(data, width, dtype),
@@ -83,9 +88,11 @@ def _climb(context: Context, task: Task) -> Record:
         tolerance=config.tolerance,
         turns=args["turns"],
         last=args["last"],
+        known=known,
+        reach=min(config.merge, 1.0),
         check=context.check,
     )
-    arrived = ~found.moving
+    arrived = ~(found.moving | found.caught)
     objects = {
         "ends": context.write_array("ends", found.points[arrived]),
         "weights": context.write_array("weights", found.weights[arrived]),
@@ -135,7 +142,7 @@ def _modes(context: Context, task: Task) -> Record:
     ends, weight = np.concatenate(points), np.concatenate(weights)
     if context.config.kernel == "flat":  # a bin's corner may have no row near it
         ends, weight = ends[weight > 0], weight[weight > 0]
-    if not len(ends):
+    if not len(ends) and not wave:
         raise InputError(
             "mean_shift: no row lies within a bandwidth of any seed. Widen the bandwidth, or take"
             " seeds='all'."

@@ -51,11 +51,13 @@ class Keys:
 
 class Climbed(NamedTuple):
     """points: [s, d] float64 where they are. weights: [s] at their last place but one (flat), or of
-    it (gaussian); -inf or 0 where nothing is near. moving: [s] whether they have not arrived."""
+    it (gaussian); -inf or 0 where nothing is near. moving: [s] whether they have not arrived.
+    caught: [s] whether they stopped for a mode that was known."""
 
     points: Float64
     weights: Float64
     moving: Bools
+    caught: Bools
 
 
 def climb(
@@ -68,15 +70,19 @@ def climb(
     tolerance: float,
     turns: int,
     last: bool,
+    known: ScaledRows | None = None,
+    reach: float = 1.0,
     check: Check,
 ) -> Climbed:
     """So many turns, or fewer where all arrive. points: [s, d] float64, not written to.
 
     keys: all rows of the data, run by run, in the same order each time. tolerance: in bandwidths.
     last: whether whoever still moves after these turns is said to have arrived.
+    known: modes for which a point stops as soon as it is within `reach` bandwidths of one.
     """
     at = points.copy()
     weights, moving = np.zeros(len(at)), np.ones(len(at), np.bool_)
+    caught = np.zeros(len(at), np.bool_)
     for turn in range(turns):
         who = np.flatnonzero(moving)
         if not len(who):
@@ -85,9 +91,13 @@ def climb(
         moves = np.linalg.norm((means - at[who]) / width.widths, axis=1)
         at[who] = means
         moving[who] = moves > tolerance
+        if known is not None:
+            _, apart = nearest(scaled(means, width.center, width.widths, dtype), known, check)
+            caught[who] = apart <= reach**2
+            moving[who] &= ~caught[who]
         if last and turn == turns - 1:
             moving[:] = False
-    return Climbed(at, weights, moving)
+    return Climbed(at, weights, moving, caught)
 
 
 def _means(

@@ -12,8 +12,9 @@
     label            nearest mode of every row                           task a panel
 
 Coarse to fine: a few thousand rows find the large modes; only rows that none of these is near are
-asked further, and what they find is added. In the end every row is within a bandwidth of a mode, or
-has climbed to one itself.
+asked further, each until it comes so near to a mode that is known that both would be one, and what
+they find else is added. In the end every row is within a bandwidth of a mode, or has climbed to one
+itself.
 """
 
 from __future__ import annotations
