@@ -2,6 +2,7 @@
 
 main       import, partition, k-NN graph
 spectral   import, exact k-NN lists, similarity graph, components, eigenvectors by LOBPCG
+attention  import, every row's softmax average over all rows
 
 The stages are the real ones. Around each task stands a watch that notes who computes it, and holds
 the one task that a trial chose at the point that it chose (`gate.py`), so that a fault finds a
@@ -23,12 +24,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simdist import partitions
+from simdist.models.attention import attention_links
 from simdist.models.chain import Link
 from simdist.models.knn import knn_links
 from simdist.models.similarity import similarity_links
 from simdist.models.spectral import spectral_links
 from simdist.models.vectors import import_link
 from simdist.runner import Commit, Context, Job, Record, Round, Rounds, Stage, Task
+from simdist.stages.attention import config as attention_sizes
+from simdist.stages.attention import story as attention_story
 from simdist.stages.links import shards as link_shards
 from simdist.stages.vectors import shards, stage
 from simdist.store import Manifest, Store, open_store
@@ -60,6 +64,10 @@ def _spectral(k: int) -> tuple[Link, ...]:
     )
 
 
+def _attention(k: int) -> tuple[Link, ...]:
+    return attention_links("attention", "vectors", "vectors", scale=float(k))
+
+
 FLOWS = {
     "main": Flow(
         _graph,
@@ -70,6 +78,11 @@ FLOWS = {
         _spectral,
         {"product": "product-2", "solve": "solve-3", "update": "update-4"},
         ("similarity_graph", "connected_components", "spectral_embedding"),
+    ),
+    "attention": Flow(
+        _attention,
+        {"fold": "fold", "merge": "merge-1", "finish": "finish"},
+        ("import_vectors", "attention"),
     ),
 }
 
@@ -102,6 +115,9 @@ def make_tasks_small() -> None:
     partitions.MIN_BLOCK_ROWS = ROWS // FILES
     partitions.BLOCKS_WANTED = 2 * FILES
     link_shards.SHARD_ENTRIES = ROWS // FILES * 10
+    attention_sizes.MOST_QUERIES = ROWS // FILES
+    attention_sizes.GROUP_NBYTES = 4 * 2 * DIM * (ROWS // 16)
+    attention_sizes.FAN = attention_story.FAN = 4
 
 
 @dataclass(frozen=True)
