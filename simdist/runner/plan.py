@@ -35,6 +35,7 @@ __all__ = [
     "Rounds",
     "Stage",
     "Task",
+    "Taskless",
     "fingerprint",
     "kind_of",
 ]
@@ -216,6 +217,14 @@ class Stage(Protocol):
 
     def compute(self, context: Context, task: Task) -> Record:
         """Do one task on a worker."""
+
+
+class Taskless:
+    """Base of stages whose data the driver has written already: `next` commits at once, and no
+    round is ever planned."""
+
+    def compute(self, context: Context, task: Task) -> Record:
+        raise AssertionError(f"{task.key}: {type(self).__name__} plans no tasks")
 
 
 def fingerprint(stage: Stage, config: Any, inputs: Mapping[str, str]) -> str:

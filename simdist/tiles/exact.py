@@ -91,6 +91,7 @@ def nearest(
 
     X: [n, d]; Y: [m, d], or None for X against itself; prepared or raw. Arguments as for `fold`.
     slack: how many more than k are selected by GEMM key. More make fewer rows go the slow way.
+    Many rows against many columns go by codes first (tiles.screened), with the same answer.
     Raises InputError where a row has fewer than k columns to choose from.
     """
     A = measure.prepare(X)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 import numpy as np
 
 from simdist.errors import InputError
-from simdist.runner.plan import Commit, Job, Record, Round, Rounds, Task
+from simdist.runner.plan import Commit, Job, Round, Rounds, Taskless
 from simdist.store.datasets import Shard
 from simdist.types import Array, Json, ObjectRef
 
@@ -89,7 +89,7 @@ def _checked(x: Array, role: Role, what: str) -> Array:
     return x
 
 
-class GivenRows:
+class GivenRows(Taskless):
     """Commits shards that lie in the store already; has no tasks."""
 
     name: ClassVar[str] = "given_rows"
@@ -108,6 +108,3 @@ class GivenRows:
         else:
             metrics |= {"columns": config.dim}
         return Commit(config.rows, tuple(shards), metrics)
-
-    def compute(self, context: Context, task: Task) -> Record:
-        raise NotImplementedError(f"{task.key}: given rows have no tasks")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from simdist.runner.plan import Commit, Job, Record, Round, Rounds, Task
+from simdist.runner.plan import Commit, Job, Record, Round, Rounds, Taskless
 from simdist.stages.features.fit import committed_map
 from simdist.types import Json, ObjectRef
 
@@ -36,7 +36,7 @@ class GivenMap:
         return {"arrays": arrays, "facts": dict(self.facts)}
 
 
-class GivenFeatures:
+class GivenFeatures(Taskless):
     """Commits a map that lies in the store already; has no tasks and no inputs."""
 
     name: ClassVar[str] = "given_features"
@@ -45,6 +45,3 @@ class GivenFeatures:
     def next(self, job: Job, rounds: Rounds, context: Context) -> Round | Commit:
         config: GivenMap = job.config
         return committed_map(Record("given", config.arrays, config.facts))
-
-    def compute(self, context: Context, task: Task) -> Record:
-        raise NotImplementedError(f"{task.key}: a given map has no tasks")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from simdist.errors import ConfigError, InputError
-from simdist.runner.plan import Commit, Job, Record, Round, Rounds, Task
+from simdist.runner.plan import Commit, Job, Round, Rounds, Taskless
 from simdist.stages.links.shards import Ranges, commit_of, write_shard
 from simdist.types import Array, Float32, Float64, Ids, Json, ObjectRef
 
@@ -220,7 +220,7 @@ def write_links(
     return LinksConfig(ranges, objects, facts, config, metrics)
 
 
-class ImportLinks:
+class ImportLinks(Taskless):
     """Commits shards that lie in the store already; has no tasks."""
 
     name: ClassVar[str] = "import_graph"
@@ -230,6 +230,3 @@ class ImportLinks:
         config: LinksConfig = job.config
         written = list(zip(config.objects, config.facts, strict=True))
         return commit_of(config.ranges, written, config.metrics, config=config.config)
-
-    def compute(self, context: object, task: Task) -> Record:
-        raise NotImplementedError(f"{task.key}: a graph in memory has no tasks")

@@ -17,7 +17,7 @@ import numpy as np
 from simdist.errors import InputError
 from simdist.lists import standing_table, tombstones
 from simdist.measures import Measure, resolve
-from simdist.runner.plan import Commit, Job, Record, Round, Rounds, Task
+from simdist.runner.plan import Commit, Job, Round, Rounds, Taskless
 from simdist.store.datasets import Dataset, Shard
 from simdist.types import Array, Bools, Float32, Ids, Json, ObjectRef
 
@@ -156,7 +156,7 @@ def refuse_bad_lists(neighbors: Array, values: Array, deleted: Ids) -> None:
         )
 
 
-class ImportLists:
+class ImportLists(Taskless):
     """Commits lists that lie in the store already; has no tasks."""
 
     name: ClassVar[str] = "knn_lists"
@@ -178,6 +178,3 @@ class ImportLists:
             objects={"tombstones": config.tombstones},
             config=config.content(),
         )
-
-    def compute(self, context: object, task: Task) -> Record:
-        raise NotImplementedError(f"{task.key}: lists of an array have no tasks")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from simdist.errors import InputError
-from simdist.runner.plan import Commit, Job, Record, Round, Rounds, Task
+from simdist.runner.plan import Commit, Job, Round, Rounds, Taskless
 from simdist.store.datasets import Dataset, Shard
 from simdist.types import Array, Json, ObjectRef
 
@@ -51,7 +51,7 @@ def write_columns(vectors: Dataset, columns: Mapping[str, Array]) -> ColumnsConf
     return ColumnsConfig(tuple(columns), tuple(tables))
 
 
-class GivenColumns:
+class GivenColumns(Taskless):
     """Commits the vectors with other tables; has no tasks. Input: vectors."""
 
     name: ClassVar[str] = "given_columns"
@@ -64,6 +64,3 @@ class GivenColumns:
             for shard, ref in zip(vectors.shards, config.rows, strict=True)
         )
         return Commit(vectors.rows, shards, dict(vectors.metrics))
-
-    def compute(self, context: Context, task: Task) -> Record:
-        raise NotImplementedError(f"{task.key}: given columns have no tasks")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from simdist.errors import InputError
-from simdist.runner.plan import Commit, Job, Record, Round, Rounds, Task
+from simdist.runner.plan import Commit, Job, Round, Rounds, Taskless
 from simdist.store.datasets import Shard
 from simdist.types import Array, Json, ObjectRef
 
@@ -55,7 +55,7 @@ def write_labels(labels: Array, store: Store) -> LabelsConfig:
     return LabelsConfig(len(labels), tuple(store.write_array("labels", part) for part in parts))
 
 
-class GivenLabels:
+class GivenLabels(Taskless):
     """Commits shards that lie in the store already; has no tasks."""
 
     name: ClassVar[str] = "given_labels"
@@ -68,6 +68,3 @@ class GivenLabels:
             shards.append(Shard(min(left, SHARD_ROWS), {"labels": ref}))
             left -= SHARD_ROWS
         return Commit(config.rows, tuple(shards))
-
-    def compute(self, context: Context, task: Task) -> Record:
-        raise NotImplementedError(f"{task.key}: given labels have no tasks")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from simdist.runner.plan import Commit, Job, Record, Round, Rounds, Task
+from simdist.runner.plan import Commit, Job, Round, Rounds, Taskless
 from simdist.stages.vectors.checking import finite_rows, first_zero_row
 from simdist.stages.vectors.formats import NPY_COLUMN
 from simdist.stages.vectors.shards import shard_rows
@@ -79,7 +79,7 @@ def write_shards(x: Array, store: Store) -> ArrayConfig:
     return ArrayConfig(len(x), x.shape[1], dtype.name, vectors, tables, first_zero)
 
 
-class ImportArray:
+class ImportArray(Taskless):
     """Commits shards that lie in the store already; has no tasks."""
 
     name: ClassVar[str] = ImportVectors.name
@@ -97,6 +97,3 @@ class ImportArray:
             id_type="row",
             zero=config.zero,
         )
-
-    def compute(self, context: Context, task: Task) -> Record:
-        raise NotImplementedError(f"{task.key}: an array's import has no tasks")
