@@ -23,8 +23,9 @@ from simdist.engine.waiting import PATIENCE, Patience
 from simdist.errors import EngineError
 from simdist.types import Array
 
-__all__ = ["LocalEngine"]
+__all__ = ["LOCAL_MEMORY", "LocalEngine"]
 
+LOCAL_MEMORY = 2 << 30  # where nobody says
 CLOSE_SECONDS = 30.0  # how long `close` waits for running tasks: they end at their next check
 
 
@@ -44,7 +45,7 @@ class LocalEngine(Engine):
         self,
         *,
         workers: int | None = None,
-        memory: int = 2 << 30,
+        memory: int = LOCAL_MEMORY,
         scratch: Scratch | None = None,
         retries: int = 2,
         patience: Patience = PATIENCE,

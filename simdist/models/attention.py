@@ -27,7 +27,7 @@ from simdist.models.heads import (
     unit_gradients,
     unit_output,
 )
-from simdist.models.places import borrowed, scratch_store, store_of
+from simdist.models.places import borrowed, in_scratch, store_of
 from simdist.store.datasets import Dataset
 
 if TYPE_CHECKING:
@@ -348,5 +348,5 @@ def _opened(engine: Engine | str | None, scratch: Store | str | None) -> Iterato
         with open_engine("local") as opened:
             yield opened
     else:
-        with scratch_store(scratch) as place, borrowed(engine, place) as opened:
+        with in_scratch(scratch, engine) as (_, opened):
             yield opened

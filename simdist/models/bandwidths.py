@@ -15,7 +15,7 @@ import numpy as np
 
 from simdist.errors import ConfigError
 from simdist.models.chain import Link, run_link, run_links
-from simdist.models.places import borrowed, refuse_unseen, scratch_store, store_of
+from simdist.models.places import borrowed, in_scratch, refuse_unseen, store_of
 from simdist.panels import rows_between
 from simdist.store.datasets import Dataset
 
@@ -136,7 +136,7 @@ def arranged(
             given = _given(rows, values, place, opened, listeners)
             yield Arranged(given, place, opened, listeners)
         return
-    with scratch_store(scratch) as place, borrowed(engine, place) as opened:
+    with in_scratch(scratch, engine) as (place, opened):
         refuse_unseen(opened, place)
         given = _given(rows, values, place, opened, listeners)
         yield Arranged(given, place, opened, listeners)

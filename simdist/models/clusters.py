@@ -19,7 +19,7 @@ from simdist.errors import ConfigError, InputError
 from simdist.models.chain import Link, run_links
 from simdist.models.components import components_links
 from simdist.models.links import SimilarityGraph, linked
-from simdist.models.places import borrowed, refuse_unseen, scratch_store, store_of
+from simdist.models.places import borrowed, in_scratch, refuse_unseen, store_of
 from simdist.models.propagation import labels_of
 from simdist.models.spectral import spectral_links
 from simdist.models.vectors import import_array
@@ -315,7 +315,7 @@ def spectral_clusters(
             made = run_links(links, given, store=place, engine=opened, listeners=listeners)
         return _clusters_as(x, made["clusters"])
     links = cluster_links("clusters", "rows", clusters, normalize=bool(normalize), **options)
-    with scratch_store(scratch) as place, borrowed(engine, place) as opened:
+    with in_scratch(scratch, engine) as (place, opened):
         refuse_unseen(opened, place)
         rows = import_array(np.asarray(x), store=place, engine=opened, listeners=listeners)
         made = run_links(links, {"rows": rows}, store=place, engine=opened, listeners=listeners)

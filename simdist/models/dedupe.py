@@ -17,7 +17,7 @@ from simdist.measures import Measure, resolve
 from simdist.models.chain import Link, run_links
 from simdist.models.links import SimilarityGraph, linked
 from simdist.models.pairs import MAX_PAIRS, Method, join_links, refuse_mixed
-from simdist.models.places import borrowed, refuse_unseen, scratch_store, store_of
+from simdist.models.places import borrowed, in_scratch, refuse_unseen, store_of
 from simdist.models.vectors import import_array
 from simdist.operators import LINKS
 from simdist.store.datasets import Dataset
@@ -264,7 +264,7 @@ def _of_vectors(
                 _ranked(links, datasets), datasets, store=place, engine=opened, listeners=listeners
             )
         return DeduplicatedDataset.of(made["dedupe"])
-    with scratch_store(places["scratch"]) as place, borrowed(places["engine"], place) as opened:
+    with in_scratch(places["scratch"], places["engine"]) as (place, opened):
         refuse_unseen(opened, place)
         datasets = {
             role: import_array(rows, store=place, engine=opened, listeners=listeners)

@@ -27,7 +27,7 @@ from simdist.measures.kernels import resolve
 from simdist.measures.rows import as_float32
 from simdist.models.chain import run_links
 from simdist.models.dirichlet_links import dirichlet_links, dirichlet_predict_links
-from simdist.models.places import borrowed, refuse_unseen, scratch_store
+from simdist.models.places import borrowed, in_scratch, refuse_unseen
 from simdist.models.predictions import ProbabilitiesDataset
 from simdist.models.vectors import import_array
 from simdist.stages.dirichlet import DirichletConfig, Labels, Model, read_model
@@ -147,7 +147,7 @@ class DirichletGP(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self._model, told = _fit_here(self._config(Labels(column="y")), rows, codes)
             self._tell(told)
             return self
-        with scratch_store(self.scratch) as place, borrowed(self.engine, place) as engine:
+        with in_scratch(self.scratch, self.engine) as (place, engine):
             refuse_unseen(engine, place)
             data = import_array(rows, store=place, engine=engine, listeners=listeners)
             model = self._committed(data, y, place, engine, listeners)

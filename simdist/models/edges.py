@@ -117,7 +117,7 @@ def import_graph(
     """
     said: dict[str, Any] = {"symmetrize": symmetrize, "duplicates": duplicates}
     held = isinstance(edges, str | os.PathLike) and str(edges).endswith(".npz")
-    with _kept(store, scratch) as place, borrowed(engine, place) as opened:
+    with _kept(store, scratch, engine) as place, borrowed(engine, place) as opened:
         refuse_unseen(opened, place)
         if isinstance(edges, str | os.PathLike) and not held:
             columns: dict[str, Any] = {"row": row, "neighbor": neighbor, "weight": weight}
@@ -133,12 +133,14 @@ def import_graph(
 
 
 @contextmanager
-def _kept(store: Store | str | None, scratch: Store | str | None) -> Iterator[Store]:
+def _kept(
+    store: Store | str | None, scratch: Store | str | None, engine: Engine | str | None
+) -> Iterator[Store]:
     """The store that results stay in, or a scratch store."""
     if store is not None:
         yield store_of(store)
         return
-    with scratch_store(scratch) as place:
+    with scratch_store(scratch, engine) as place:
         yield place
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from simdist.errors import ConfigError
 from simdist.measures import kernels
 from simdist.models.chain import Link, run_link
-from simdist.models.places import borrowed, refuse_unseen, scratch_store, store_of
+from simdist.models.places import borrowed, in_scratch, refuse_unseen, store_of
 from simdist.models.vectors import import_array
 from simdist.stages.features.centers import sample_rows, sampled
 from simdist.stages.features.config import CENTERS, Centers, FeatureConfig, Kind
@@ -125,7 +125,7 @@ class _Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         rows = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         if engine is None:
             return self.map_(rows, dtype=rows.dtype)
-        with scratch_store(scratch) as place, borrowed(engine, place) as opened:
+        with in_scratch(scratch, engine) as (place, opened):
             refuse_unseen(opened, place)
             vectors = import_array(rows, store=place, engine=opened, listeners=listeners)
             found = self._mapped(vectors, place, opened, listeners)

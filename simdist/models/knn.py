@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 from simdist.measures import Measure, resolve
 from simdist.models.chain import Link, run_links
 from simdist.models.graphs import GraphDataset, KnnGraph
-from simdist.models.places import borrowed, refuse_unseen, scratch_store, store_of
+from simdist.models.places import borrowed, in_scratch, refuse_unseen, store_of
 from simdist.models.vectors import import_array
 from simdist.stages.graph.config import KnnGraphConfig, KnnParams
 from simdist.store.datasets import Dataset
@@ -118,7 +118,7 @@ def knn_graph(
         with borrowed(engine, place) as opened:
             made = run_links(links, {"vectors": x}, store=place, engine=opened, listeners=listeners)
         return GraphDataset.of(made["graph"])
-    with scratch_store(scratch) as place, borrowed(engine, place) as opened:
+    with in_scratch(scratch, engine) as (place, opened):
         refuse_unseen(opened, place)
         vectors = import_array(x, store=place, engine=opened, listeners=listeners)
         made = run_links(

@@ -18,7 +18,7 @@ import numpy as np
 from simdist.errors import InputError
 from simdist.models.chain import Link, run_link
 from simdist.models.graphs import KnnGraph
-from simdist.models.places import borrowed, refuse_unseen, scratch_store, store_of
+from simdist.models.places import borrowed, in_scratch, refuse_unseen, store_of
 from simdist.operators import LINKS, ShardedCsr
 from simdist.store.datasets import Dataset
 
@@ -205,7 +205,7 @@ def linked(
         with borrowed(engine, place) as opened:
             yield Linked(links_of(graph, place, engine=opened), place, opened)
         return
-    with scratch_store(scratch) as place, borrowed(engine, place) as opened:
+    with in_scratch(scratch, engine) as (place, opened):
         refuse_unseen(opened, place)
         links = links_of(graph, place, engine=opened, listeners=listeners)
         yield Linked(links, place, opened)

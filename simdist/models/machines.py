@@ -18,7 +18,7 @@ from simdist.errors import ConfigError, InputError
 from simdist.measures import kernels
 from simdist.models.chain import Link, run_link, run_links
 from simdist.models.machine_links import apply_links
-from simdist.models.places import borrowed, refuse_unseen, scratch_store, store_of
+from simdist.models.places import borrowed, in_scratch, refuse_unseen, store_of
 from simdist.models.vectors import import_array
 from simdist.stages.machines.centers import Chosen, choose, drawn
 from simdist.stages.machines.config import Centers
@@ -215,7 +215,7 @@ def columns_in_scratch(
     from simdist.stages.machines.given import GivenColumns, write_columns  # noqa: PLC0415
 
     kept = places.store if places.store is not None else places.scratch
-    with scratch_store(kept) as place, borrowed(places.engine, place) as opened:
+    with in_scratch(kept, places.engine) as (place, opened):
         refuse_unseen(opened, place)
         vectors = import_array(X, store=place, engine=opened, listeners=places.listeners)
         if columns:

@@ -30,7 +30,7 @@ from simdist.models.neighbor_links import (
     refuse_no_rows,
 )
 from simdist.models.neighbor_local import LocalModel, fit_local
-from simdist.models.places import borrowed, refuse_unseen, scratch_store
+from simdist.models.places import borrowed, in_scratch, refuse_unseen
 from simdist.models.predictions import Predictions, PredictionsDataset
 from simdist.models.vectors import import_array
 from simdist.panels import values_between
@@ -353,7 +353,7 @@ class NeighborGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     @contextmanager
     def _somewhere(self) -> Iterator[_Place]:
         """Where arrays that do not stay here go."""
-        with scratch_store(self.scratch) as place, borrowed(self.engine, place) as engine:
+        with in_scratch(self.scratch, self.engine) as (place, engine):
             refuse_unseen(engine, place)
             yield _Place(place, engine)
 

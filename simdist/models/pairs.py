@@ -11,7 +11,7 @@ import numpy as np
 from simdist.errors import ConfigError, PlanTooLarge
 from simdist.measures import Measure, resolve
 from simdist.models.chain import Link, run_links
-from simdist.models.places import borrowed, refuse_unseen, scratch_store, store_of
+from simdist.models.places import borrowed, in_scratch, refuse_unseen, store_of
 from simdist.models.vectors import import_array
 from simdist.store.datasets import Dataset
 
@@ -240,7 +240,7 @@ def similarity_join(
         with borrowed(engine, place) as opened:
             made = run_links(links, stored, store=place, engine=opened, listeners=listeners)
         return _within(PairsDataset.of(made["pairs"]), max_pairs)
-    with scratch_store(scratch) as place, borrowed(engine, place) as opened:
+    with in_scratch(scratch, engine) as (place, opened):
         refuse_unseen(opened, place)
         imported = {
             role: import_array(rows, store=place, engine=opened, listeners=listeners)

@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from simdist.engine.base import Engine
+from simdist.engine.local import LOCAL_MEMORY, LocalEngine
 from simdist.engine.open import open_engine
 from simdist.errors import ConfigError
 from simdist.partitions import forget
+from simdist.store.held import HeldStore
 from simdist.store.store import Store, open_store
 
-__all__ = ["borrowed", "refuse_unseen", "scratch_store", "store_of"]
+HELD_SHARE = 4  # a part of the engine's memory, one in so many, may be arrays on their way
+
+__all__ = ["borrowed", "in_scratch", "refuse_unseen", "scratch_store", "store_of"]
 
 
 @contextmanager
@@ -27,10 +31,21 @@ def borrowed(engine: Engine | str | None, store: Store) -> Iterator[Engine]:
 
 
 @contextmanager
-def scratch_store(place: Store | str | None) -> Iterator[Store]:
-    """Where an array's intermediate data goes: the place named, or a temporary folder."""
+def scratch_store(place: Store | str | None, engine: Engine | str | None = None) -> Iterator[Store]:
+    """Where an array's intermediate data goes: the place named; else memory and, past a quarter of
+    what the engine's tasks may hold, a temporary folder; for an engine of other processes the
+    folder alone."""
     if place is not None:
         yield store_of(place)
+        return
+    if engine in (None, "local") or (isinstance(engine, LocalEngine) and not engine.remote):
+        memory = engine.memory if isinstance(engine, LocalEngine) else LOCAL_MEMORY
+        held = HeldStore(memory // HELD_SHARE)
+        try:
+            yield held
+        finally:
+            forget(held.uri)
+            held.close()
         return
     with tempfile.TemporaryDirectory(prefix="simdist-") as folder:
         store = open_store(folder)
@@ -38,6 +53,15 @@ def scratch_store(place: Store | str | None) -> Iterator[Store]:
             yield store
         finally:
             forget(store.uri)
+
+
+@contextmanager
+def in_scratch(
+    scratch: Store | str | None, engine: Engine | str | None
+) -> Iterator[tuple[Store, Engine]]:
+    """A scratch store and an engine, for the length of a call on arrays."""
+    with scratch_store(scratch, engine) as place, borrowed(engine, place) as opened:
+        yield place, opened
 
 
 def store_of(place: Store | str) -> Store:

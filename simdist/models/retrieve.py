@@ -18,7 +18,7 @@ from simdist.models.array_index import (
 )
 from simdist.models.chain import Link, run_link, run_links
 from simdist.models.hits import Hits, HitsDataset
-from simdist.models.places import borrowed, refuse_unseen, scratch_store, store_of
+from simdist.models.places import borrowed, in_scratch, refuse_unseen, store_of
 from simdist.models.vectors import import_array
 from simdist.store.datasets import Dataset
 
@@ -128,7 +128,7 @@ def index(
                 links, {"corpus": corpus}, store=place, engine=opened, listeners=listeners
             )
         return made["index"]
-    with scratch_store(store) as place, borrowed(engine, place) as opened:
+    with in_scratch(store, engine) as (place, opened):
         _refuse_remote(opened)
         return index_array(corpus, chosen, cells=cells, seed=seed, engine=opened)
 
@@ -245,7 +245,7 @@ def _array_in_dataset(
 ) -> Hits:
     """The hits of an array in a stored corpus: what is of the corpus is stored beside it."""
     corpus, told = given["corpus"], way.listeners
-    with scratch_store(way.scratch) as place, borrowed(way.engine, place) as opened:
+    with in_scratch(way.scratch, way.engine) as (place, opened):
         refuse_unseen(opened, place)
         *made, last = links
         found = run_links(made, given, store=corpus.store, engine=opened, listeners=told)
@@ -260,7 +260,7 @@ def _arrays(queries: Array, corpus: Array, options: dict[str, Any], way: _Way) -
 
     measure: Measure = options["measure"]
     index, where = options.pop("index"), options.pop("where")
-    with scratch_store(way.scratch) as place, borrowed(way.engine, place) as opened:
+    with in_scratch(way.scratch, way.engine) as (place, opened):
         if not opened.remote:
             config = SearchConfig(**{**options, "measure": measure.spec()})
             cells = None if index is None else _of_array(index, corpus)

@@ -9,7 +9,7 @@ from simdist.errors import ConfigError
 from simdist.measures import Measure, resolve
 from simdist.models.chain import Link, run_links
 from simdist.models.graphs import GraphDataset, KnnGraph
-from simdist.models.places import borrowed, refuse_unseen, scratch_store, store_of
+from simdist.models.places import borrowed, in_scratch, refuse_unseen, store_of
 from simdist.models.vectors import import_array
 from simdist.store.datasets import Dataset
 
@@ -127,7 +127,7 @@ def knn(
             "knn takes two arrays or two stored datasets: import the array with import_vectors, or"
             " open the dataset as an array"
         )
-    with scratch_store(scratch) as place, borrowed(engine, place) as opened:
+    with in_scratch(scratch, engine) as (place, opened):
         refuse_unseen(opened, place)
         given = {
             "queries": import_array(queries, store=place, engine=opened, listeners=listeners),

@@ -9,7 +9,7 @@ from simdist.errors import InputError
 from simdist.models.chain import Link, run_link, run_links
 from simdist.models.graphs import KnnGraph
 from simdist.models.links import LinksDataset, SimilarityGraph, open_links
-from simdist.models.places import borrowed, refuse_unseen, scratch_store, store_of
+from simdist.models.places import borrowed, in_scratch, refuse_unseen, store_of
 from simdist.store.datasets import Dataset
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def similarity_graph(
         with borrowed(engine, place) as opened:
             made = run_links(links, {"graph": knn}, store=place, engine=opened, **run)
         return LinksDataset.of(made["links"])
-    with scratch_store(scratch) as place, borrowed(engine, place) as opened:
+    with in_scratch(scratch, engine) as (place, opened):
         refuse_unseen(opened, place)
         graph = _import_lists(knn, place, opened, listeners)
         made = run_links(links, {"graph": graph}, store=place, engine=opened, **run)

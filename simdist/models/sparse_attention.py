@@ -12,7 +12,7 @@ from simdist.engine.ops import Call, map_window
 from simdist.errors import ConfigError, InputError
 from simdist.measures.rows import as_rows
 from simdist.models.chain import Link, run_links
-from simdist.models.places import borrowed, refuse_unseen, scratch_store, store_of
+from simdist.models.places import borrowed, in_scratch, refuse_unseen, store_of
 from simdist.models.vectors import import_array
 from simdist.stages.sparse_attention import SparseAttentionStage, SparseConfig
 from simdist.stages.sparse_attention.config import EXACT_ABOVE
@@ -315,7 +315,7 @@ def _of_arrays(
     listeners: Sequence[Listener],
 ) -> SparseAttention:
     """In this process, or through a scratch store where the engine's workers are elsewhere."""
-    with scratch_store(scratch) as place, borrowed(engine, place) as opened:
+    with in_scratch(scratch, engine) as (place, opened):
         if not opened.remote:
             return _here(rows, config, opened)
         refuse_unseen(opened, place)

@@ -120,6 +120,8 @@ def _rounds(
         refuse_twice(step, keys, job.stage.name)
         records, ref, run = _round(step, spec, known, engine, tell, timeout=timeout)
         rounds[step.name] = records
+        for name in step.consumes:
+            spec.store.release(ref for record in rounds[name] for ref in record.objects.values())
         took.append(run)
         spec = replace(spec, rounds={**spec.rounds, step.name: ref})
     dataset = _commit(job, step, spec.fingerprint, spec.store)

@@ -87,10 +87,15 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Tasks that may run side by side; the next round starts when all have records."""
+    """Tasks that may run side by side; the next round starts when all have records.
+
+    consumes: earlier rounds whose objects nobody reads after this one, nor any manifest names: a
+        store that holds its objects in memory lets go of them.
+    """
 
     name: str
     tasks: tuple[Task, ...]
+    consumes: tuple[str, ...] = ()
 
 
 Rounds: TypeAlias = Mapping[str, Sequence[Record]]

@@ -16,7 +16,16 @@ from simdist.store.place import CREDENTIALS, Options, Place, Secret, redact
 if TYPE_CHECKING:
     from obstore.store import MemoryStore, S3Store
 
-__all__ = ["FIRST_WAIT", "RETRIES", "cause", "connect", "doubtful", "failures", "hopeless"]
+__all__ = [
+    "FIRST_WAIT",
+    "RETRIES",
+    "cause",
+    "connect",
+    "doubtful",
+    "drop_memory",
+    "failures",
+    "hopeless",
+]
 
 FIRST_WAIT = 0.1  # seconds before a second attempt; twice as long before each further one
 RETRIES = 4  # of one request, within 3 s; `simdist.store.patience` goes on where they fail
@@ -43,6 +52,12 @@ def connect(place: Place, *, create: bool, retries: int = RETRIES) -> Any:
         return LocalStore(place.root, mkdir=create)
     except OSError as error:
         raise StoreError(f"cannot open store {place.uri}: {error.strerror or error}") from error
+
+
+def drop_memory(name: str) -> None:
+    """Forget the memory:// store of that name."""
+    with _memories_lock:
+        _memories.pop(name, None)
 
 
 def _connect_s3(place: Place, retries: int) -> S3Store:

@@ -18,7 +18,7 @@ from simdist.types import Array, Json
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Buffer", "json_bytes", "npy_pieces", "npy_view", "parquet_buffer"]
+__all__ = ["Buffer", "json_bytes", "npy_pieces", "npy_view", "parquet_buffer", "plain_array"]
 
 Buffer = bytes | memoryview
 
@@ -58,17 +58,23 @@ def npy_pieces(array: Array) -> tuple[bytes, memoryview]:
     written here rather than by numpy, whose padding has changed between versions.
     Raises ConfigError for anything but numbers and booleans.
     """
-    if array.dtype.kind not in "biufc":
-        raise ConfigError(
-            f"an array of {array.dtype} cannot be stored: expected booleans or numbers; put strings"
-            " and mixed columns into a table"
-        )
-    plain = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).reshape(array.shape)
+    plain = plain_array(array)
     shape: tuple[int, ...] = plain.shape
     text = f"{{'descr': '{plain.dtype.str}', 'fortran_order': False, 'shape': {shape}, }}"
     padded = text.ljust(-(-(len(text) + 11) // 64) * 64 - 11) + "\n"
     header = b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded.encode("latin1")
     return header, plain.reshape(-1).view(np.uint8).data
+
+
+def plain_array(array: Array) -> Array:
+    """The array in C order and little endian, itself where it is; ConfigError for no numbers."""
+    if array.dtype.kind not in "biufc":
+        raise ConfigError(
+            f"an array of {array.dtype} cannot be stored: expected booleans or numbers; put strings"
+            " and mixed columns into a table"
+        )
+    plain = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    return plain.reshape(array.shape)  # a number alone had become a row of one
 
 
 def npy_view(data: memoryview) -> Array:

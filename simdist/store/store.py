@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -159,6 +159,10 @@ class Store:
         """
         info = self.objects.head(ref.key)
         return info is not None and self._unchanged(ref, info)
+
+    def release(self, refs: Iterable[ObjectRef]) -> None:
+        """Told what nobody will read again in this run. Kept all the same, for who resumes it; only
+        a store that goes with its call lets go."""
 
     def scratch(self) -> StoreScratch:
         """Arrays by picklable handle, for engines; `gc` takes them when they have aged."""

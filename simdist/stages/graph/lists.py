@@ -37,7 +37,13 @@ EDGE_NBYTES = 60  # an edge while edges are sorted by target and slot
 
 
 def block_round(
-    name: str, kind: str, partition: Partition, nbytes: int, args: dict[str, Json]
+    name: str,
+    kind: str,
+    partition: Partition,
+    nbytes: int,
+    args: dict[str, Json],
+    *,
+    consumes: tuple[str, ...] = (),
 ) -> Round:
     """A round of one task per block."""
     return Round(
@@ -46,6 +52,7 @@ def block_round(
             Task(f"{name}-{block:06d}", kind, {"block": block, **args}, nbytes)
             for block in range(partition.blocks)
         ),
+        consumes,
     )
 
 

@@ -212,7 +212,8 @@ class _Story:
         name = f"merge-{proposals}"
         args = {"proposals": proposals, "lists": lists, "joined": joined, "links": links}
         nbytes = merge_nbytes(self.partition, self.config.resolved)
-        yield block_round(name, "merge", self.partition, nbytes, args)
+        consumes = (proposals,) if lists is None else (proposals, lists)
+        yield block_round(name, "merge", self.partition, nbytes, args, consumes=consumes)
         return name
 
     def _rescored(self, lists: str) -> Generator[Round, None, str]:
@@ -253,10 +254,15 @@ class _Story:
         args = {"lists": lists, "links": f"links-{name}", "width": width}
         if level == PRECISE or not self.partition.coded:
             nbytes = walk_nbytes(self.partition, params, width)
-            yield block_round(f"walk-{name}", "walk", self.partition, nbytes, args)
+            consumes = (f"links-{name}", lists)
+            yield block_round(
+                f"walk-{name}", "walk", self.partition, nbytes, args, consumes=consumes
+            )
             return f"walk-{name}"
         nbytes = join_nbytes(self.partition, params, width)
-        yield block_round(f"join-{name}", "join", self.partition, nbytes, args)
+        yield block_round(
+            f"join-{name}", "join", self.partition, nbytes, args, consumes=(f"links-{name}",)
+        )
         return (yield from self._merged(f"join-{name}", lists, width, width))
 
     def _settled(self, lists: str) -> bool:
