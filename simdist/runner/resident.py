@@ -33,7 +33,7 @@ __all__ = ["keep_within", "within"]
 LEAST_NBYTES = 8 << 20  # of pages: fewer are not worth dropping
 SPARE = 16  # a part of the budget, one in so many, is left for what nobody counts
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
-KEPT_NBYTES = 8 << 20  # at the end of a thread's heap
+KEPT_NBYTES = 32 << 20  # free, at the end of a thread's heap and in the process
 MAPPED_NBYTES = 16 << 20  # an array this large is memory of its own, returned when it is freed
 
 
@@ -69,10 +69,11 @@ def within(memory: int, nbytes: int, *, run_id: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _give_back()
         with _budget.lock:
             _budget.running -= 1
             _budget.claimed -= nbytes
+        if _idle_nbytes() > KEPT_NBYTES:
+            _give_back()
         keep_within()
 
 
@@ -86,6 +87,12 @@ def keep_within() -> None:
     memory = _budget.memory - _budget.memory // SPARE
     if mapped > max(memory - max(_budget.claimed, anonymous), LEAST_NBYTES):
         drop_pages()
+
+
+def _idle_nbytes() -> int:
+    """Anonymous bytes above what the running tasks claim, all where nobody can say."""
+    held = _held()
+    return KEPT_NBYTES + 1 if held is None else held[0] - _budget.base[0] - _budget.claimed
 
 
 def _held() -> tuple[int, int] | None:
