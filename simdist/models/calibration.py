@@ -215,7 +215,7 @@ def _seconds_each(work: Callable[[], object], cpus: int) -> float:
 
     def repeat(until: float) -> int:
         done = 0
-        while time.perf_counter() < until:
+        while not done or time.perf_counter() < until:  # once, however late the thread began
             work()
             done += 1
         return done
