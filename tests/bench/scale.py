@@ -13,9 +13,10 @@ committed graph.
 
 The formulas say what work there is; the machine file how fast it goes; and what only the data
 decides (pairs a row, joins until the recall is reached) is followed over the sizes calibrated, as a
-line in log(rows). No run of more than 100,000 rows is used; wide rows among them show what a round
-costs whose tasks look into more than a cache holds. Of the turns of calibration each round of tasks
-counts by its median: the sum of the quickest is a run that nobody has seen. Let the machine be idle.
+plane in log(rows) and log(dim). No run of more than 100,000 rows is used; wide rows among them show
+what a round costs whose tasks look into more than a cache holds. Of the turns of calibration each
+round of tasks counts by its median: the sum of the quickest is a run that nobody has seen. Let the
+machine be idle.
 """
 
 from __future__ import annotations
