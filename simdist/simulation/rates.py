@@ -49,8 +49,7 @@ class KindRates:
 
     def grown(self, cost: RoundForecast) -> float:
         """How many times as long everything takes where so much is looked into."""
-        extent = min(max(cost.common, cost.read, GROWS_FROM), GROWS_UNTIL)
-        return float((extent / REFERENCE) ** self.growth)
+        return float((_extent(cost) / REFERENCE) ** self.growth)
 
     def times(self, speed: float) -> KindRates:
         """Those of a cpu that is so many times as fast; `work` counts that cpu's own products."""
@@ -122,7 +121,7 @@ def fitted(rates: Rates, rounds: Iterable[Measured]) -> Rates:
 def _of_kind(rates: Rates, found: Sequence[Measured]) -> KindRates:
     """Least squares of (predicted / measured - 1), for the growth that leaves least of them."""
     kind = KindRates(spread=sum(it.spread for it in found) / len(found))
-    growths = GROWTHS if len({it.cost.rows * it.cost.read for it in found}) > 2 else GROWTHS[:1]
+    growths = GROWTHS if len({_extent(it.cost) for it in found}) > 2 else GROWTHS[:1]
     best, least = kind, math.inf
     for growth in growths:
         fit = _linear(rates, found, replace(kind, growth=growth))
@@ -130,6 +129,11 @@ def _of_kind(rates: Rates, found: Sequence[Measured]) -> KindRates:
         if left < CLEARER * least:
             best, least = fit, left
     return best
+
+
+def _extent(cost: RoundForecast) -> int:
+    """Bytes that the tasks of a round look into."""
+    return int(min(max(cost.common, cost.read, GROWS_FROM), GROWS_UNTIL))
 
 
 def _left(rates: Rates, found: Sequence[Measured]) -> float:

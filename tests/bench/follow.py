@@ -60,7 +60,7 @@ class Followed:
             for run in self.runs
             if str(joins) in run["recalls"]
         ]
-        if len({n for (n, _), _ in seen}) > 1:
+        if joins == 1 or len({n for (n, _), _ in seen}) > 1:
             return min(math.exp(_plane(to, seen)), 1.0)
         falls = [
             (1.0 - run["recalls"][str(joins)]) / (1.0 - run["recalls"][str(joins - 1)])
