@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -30,6 +30,9 @@ from simdist.runner.journal import RoundRun, Run, last_run
 from simdist.simulation import Driver, Machine, Measured, Rates, fitted
 from simdist.store.datasets import Dataset
 from simdist.store.store import Store, open_store
+
+if TYPE_CHECKING:
+    from simdist.stages.graph import KnnParams
 
 __all__ = [
     "SIZES",
@@ -52,12 +55,13 @@ NOTHINGS = 300  # tasks that do nothing: what the driver costs
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A graph to build for its times. make: (rows, dim) -> [n, d] float32."""
+    """A graph to build for its times. make: (rows, dim) -> [n, d] float32. params: knobs to pin."""
 
     make: Callable[[int, int], Any]
     measure: str = "euclidean"
     k: int = 15
     recall: float | None = 0.95
+    params: KnnParams | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +150,14 @@ def timed(sample: Sample, rows: int, dim: int, *, engine: Engine, folder: Path) 
     store = open_store(folder / "store")
     links = (
         import_link("vectors", path=str(path)),
-        *knn_links("graph", "vectors", k=sample.k, measure=sample.measure, recall=sample.recall),
+        *knn_links(
+            "graph",
+            "vectors",
+            k=sample.k,
+            measure=sample.measure,
+            recall=sample.recall,
+            params=sample.params,
+        ),
     )
     yield from _walk(links, rows, dim, store=store, engine=engine)
 
@@ -215,7 +226,7 @@ def _seconds_each(work: Callable[[], object], cpus: int) -> float:
 
     def repeat(until: float) -> int:
         done = 0
-        while time.perf_counter() < until:
+        while not done or time.perf_counter() < until:  # once, however late the thread began
             work()
             done += 1
         return done

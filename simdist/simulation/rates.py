@@ -1,11 +1,13 @@
 """Forecasts into seconds of a CPU, and measured seconds into the rates that explain them.
 
-    seconds of a round = (rows / 100,000) ** growth *
+    seconds of a round = (extent / 32 MiB) ** growth *
         (task * tasks + row * rows + byte * (read + written)
          + work * (flops / F + ops / I) + pair * pairs * P)
 
-F, I and P are a machine's, measured by short loops; the others are a kind of round's (`leaves`,
-`join`, ...), fitted to runs. A kind that was not measured takes those of all.
+extent is what the tasks of the round look into, all of it: what a cache holds a smaller part of the
+more it is, rows and dimensions alike. F, I and P are a machine's, measured by short loops; the
+others are a kind of round's (`leaves`, `join`, ...), fitted to runs. A kind that was not measured
+takes those of all.
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ from simdist.runner.plan import RoundForecast
 
 __all__ = ["KindRates", "Measured", "Rates", "fitted"]
 
-REFERENCE = 100_000  # rows for which the other rates are given
-GROWS_UNTIL = 10_000_000  # rows: what caches hold of more is as little
-MOST_GROWTH = 0.2
+REFERENCE = 32 << 20  # bytes looked into for which the other rates are given
+GROWS_FROM, GROWS_UNTIL = 1 << 20, 4 << 30  # bytes: what caches hold of less is all, of more little
+GROWTHS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)  # that are tried
+CLEARER = 0.9  # of the squared errors with less growth, at most: else less growth explains as much
 SWEEPS = 2000  # of coordinate descent: the problems have five unknowns
 RIDGE = 1e-3  # towards the prior, per point: decides only what the points leave open
 
@@ -32,7 +35,7 @@ class KindRates:
     task: seconds a task takes beside its work. row: seconds a row. byte: seconds a byte read or
     written. work, pair: how often the machine's own time for the products, and for pairs.
     spread: standard deviation of the logarithm of its tasks' seconds.
-    growth: the power of the number of rows by which all of it takes longer, because caches hold
+    growth: the power of the bytes looked into by which all of it takes longer, because caches hold
         less of them.
     """
 
@@ -44,9 +47,9 @@ class KindRates:
     spread: float = 0.15
     growth: float = 0.0
 
-    def grown(self, rows: float) -> float:
-        """How many times as long everything takes with so many rows."""
-        return float((min(max(rows, 1.0), GROWS_UNTIL) / REFERENCE) ** self.growth)
+    def grown(self, cost: RoundForecast) -> float:
+        """How many times as long everything takes where so much is looked into."""
+        return float((_extent(cost) / REFERENCE) ** self.growth)
 
     def times(self, speed: float) -> KindRates:
         """Those of a cpu that is so many times as fast; `work` counts that cpu's own products."""
@@ -87,7 +90,7 @@ class Rates:
     def seconds(self, cost: RoundForecast) -> float:
         """CPU seconds of all tasks of a round."""
         kind = self.of(cost.kind)
-        return kind.grown(cost.rows) * (
+        return kind.grown(cost) * (
             kind.task * cost.tasks
             + kind.row * cost.rows
             + kind.byte * (cost.read + cost.written)
@@ -116,10 +119,26 @@ def fitted(rates: Rates, rounds: Iterable[Measured]) -> Rates:
 
 
 def _of_kind(rates: Rates, found: Sequence[Measured]) -> KindRates:
-    """Least squares of (predicted / measured - 1), then of what is left as a power of the rows."""
-    spread = sum(it.spread for it in found) / len(found)
-    flat = _linear(rates, found, KindRates(spread=spread))
-    return _linear(rates, found, replace(flat, growth=_growth(rates, found, flat)))
+    """Least squares of (predicted / measured - 1), for the growth that leaves least of them."""
+    kind = KindRates(spread=sum(it.spread for it in found) / len(found))
+    growths = GROWTHS if len({_extent(it.cost) for it in found}) > 2 else GROWTHS[:1]
+    best, least = kind, math.inf
+    for growth in growths:
+        fit = _linear(rates, found, replace(kind, growth=growth))
+        left = _left(replace(rates, kinds={found[0].cost.kind: fit}), found)
+        if left < CLEARER * least:
+            best, least = fit, left
+    return best
+
+
+def _extent(cost: RoundForecast) -> int:
+    """Bytes that the tasks of a round look into."""
+    return int(min(max(cost.common, cost.read, GROWS_FROM), GROWS_UNTIL))
+
+
+def _left(rates: Rates, found: Sequence[Measured]) -> float:
+    """Squares of the relative errors, summed."""
+    return sum((rates.seconds(it.cost) / max(it.seconds, 1e-9) - 1.0) ** 2 for it in found)
 
 
 def _linear(rates: Rates, found: Sequence[Measured], kind: KindRates) -> KindRates:
@@ -131,38 +150,23 @@ def _linear(rates: Rates, found: Sequence[Measured], kind: KindRates) -> KindRat
         cost = it.cost
         moved, pairs = cost.read + cost.written, cost.pairs * rates.pair
         terms = (cost.tasks, cost.rows, moved, rates.work(cost), pairs)
-        seconds = max(it.seconds, 1e-9) / kind.grown(it.cost.rows)
+        seconds = max(it.seconds, 1e-9) / kind.grown(cost)
         lines.append([term * unit / seconds for term, unit in zip(terms, scale, strict=True)])
     times = _least_squares(lines)
     task, row, byte, work, pair = (a * b for a, b in zip(times, scale, strict=True))
     return replace(kind, task=task, row=row, byte=byte, work=work, pair=pair)
 
 
-def _growth(rates: Rates, found: Sequence[Measured], kind: KindRates) -> float:
-    """The power of the rows that the rest of the fit follows; none where sizes are too few."""
-    fit = replace(rates, kinds={**rates.kinds, found[0].cost.kind: kind})
-    xs = [math.log(max(it.cost.rows, 1)) for it in found]
-    ys = [math.log(max(it.seconds, 1e-9) / max(fit.seconds(it.cost), 1e-9)) for it in found]
-    middle = sum(xs) / len(xs)
-    across = sum((x - middle) ** 2 for x in xs)
-    if len(set(xs)) < 3:
-        return 0.0
-    slope = sum((x - middle) * y for x, y in zip(xs, ys, strict=True)) / across
-    return min(max(slope, 0.0), MOST_GROWTH)
-
-
 def _least_squares(lines: Sequence[Sequence[float]]) -> list[float]:
     """x >= 0 that brings every line's product with x near 1, and x near its mean where free."""
-    size = len(lines[0])
+    size = range(len(lines[0]))
     level = len(lines) / max(sum(sum(line) for line in lines), 1e-300)
-    x = [level] * size
     ridge = RIDGE * len(lines)
+    gram = [[sum(line[i] * line[j] for line in lines) for j in size] for i in size]
+    sums = [sum(line[i] for line in lines) + ridge / level for i in size]
+    x = [level for _ in size]
     for _ in range(SWEEPS):
-        for j in range(size):
-            down = sum(line[j] ** 2 for line in lines) + ridge / level**2
-            up = ridge / level
-            for line in lines:
-                rest = sum(a * b for i, (a, b) in enumerate(zip(line, x, strict=True)) if i != j)
-                up += line[j] * (1.0 - rest)
-            x[j] = max(up / down, 0.0)
+        for j in size:
+            rest = sum(gram[j][i] * x[i] for i in size if i != j)
+            x[j] = max((sums[j] - rest) / (gram[j][j] + ridge / level**2), 0.0)
     return x

@@ -62,3 +62,21 @@ def test_a_cpu_twice_as_fast_takes_half_the_seconds() -> None:
     rates = Rates(1e10, 2e10, 1e-8, {"leaves": TRUE})
     for cost in rounds("leaves"):
         assert rates.times(2.0).seconds(cost) == pytest.approx(rates.seconds(cost) / 2)
+
+
+def test_what_grows_with_the_bytes_looked_into_is_told_from_what_does_not() -> None:
+    """Wide rows among few tell what a cache does not hold: the rest is for more of them."""
+    true = Rates(1e10, 1e10, 1e-8, {"join": KindRates(task=0.01, row=2e-6, growth=0.2)})
+    shapes = [(4, 10_000, 128), (8, 30_000, 128), (8, 100_000, 128), (8, 100_000, 512)]
+    costs = [
+        RoundForecast("join-0-1", tasks, common=4 * n * d, written=90 * n, rows=n)
+        for tasks, n, d in shapes
+    ]
+    seen = [Measured(cost, true.seconds(cost), 0.2) for cost in costs]
+    found = fitted(Rates(1e10, 1e10, 1e-8), seen)
+    assert found.of("join").growth == pytest.approx(0.2)
+    larger = RoundForecast("join-0-1", 16, common=10**9, written=9 * 10**7, rows=10**6)
+    assert found.seconds(larger) == pytest.approx(true.seconds(larger), rel=0.05)
+    flat = Rates(1e10, 1e10, 1e-8, {"join": KindRates(task=0.01, row=2e-6)})
+    seen = [Measured(cost, flat.seconds(cost), 0.2) for cost in costs]
+    assert fitted(Rates(1e10, 1e10, 1e-8), seen).of("join").growth == 0.0
