@@ -20,9 +20,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import psutil
+
+from simdist.types import Run
 
 __all__ = ["Run", "cpus_here", "environment", "in_order", "limited", "side_by_side"]
 
@@ -78,12 +80,6 @@ def limited(cpus: int) -> Iterator[None]:
         if numba_before is not None:
             _set_numba(numba_before)
         _process.leave(cpus)
-
-
-class Run(Protocol):
-    """[function(0), ..., function(count - 1)], side by side where there is room."""
-
-    def __call__(self, function: Callable[[int], T], count: int) -> list[T]: ...
 
 
 def in_order(function: Callable[[int], T], count: int) -> list[T]:

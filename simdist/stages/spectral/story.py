@@ -38,7 +38,7 @@ class SpectralStage:
     """
 
     name: ClassVar[str] = "spectral_embedding"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
     on_edges: ClassVar[bool] = True  # how `forecast` wants to be asked
 
     def next(self, job: Job, rounds: Rounds, context: Context) -> Round | Commit:
@@ -135,7 +135,8 @@ class _Plan:
 
     def direct_rounds(self) -> Iterator[Round]:
         sizes = self.matrix.nodes, self.matrix.entries, self.config.block
-        yield Round("direct", (Task("direct", "direct", {}, direct_nbytes(*sizes) + BASE_NBYTES),))
+        nbytes = direct_nbytes(*sizes) + BASE_NBYTES
+        yield Round("direct", (Task("direct", "direct", {}, nbytes, spreads=True),))
 
     def rounds(self, done: Rounds) -> Iterator[Round]:
         """Rounds as long as their facts are known."""
