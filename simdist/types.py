@@ -1,11 +1,12 @@
-"""Shared vocabulary: array aliases, JSON values, an object's identity, a doctor's finding."""
+"""Shared vocabulary: array aliases, JSON values, an object's identity, a doctor's finding, runs of
+pieces of work."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +21,11 @@ __all__ = [
     "Int32",
     "Json",
     "ObjectRef",
+    "Run",
     "Verdict",
 ]
+
+T = TypeVar("T")
 
 Array: TypeAlias = npt.NDArray[Any]
 Float32: TypeAlias = npt.NDArray[np.float32]
@@ -81,3 +85,9 @@ class Finding:
             "found": self.found,
             "advice": self.advice,
         }
+
+
+class Run(Protocol):
+    """[function(0), ..., function(count - 1)], side by side where there is room."""
+
+    def __call__(self, function: Callable[[int], T], count: int) -> list[T]: ...

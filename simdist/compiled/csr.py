@@ -85,17 +85,25 @@ def _add(
                 e += 1
             cursors[r], out[r, 0] = e, total
         return
-    for r in range(len(indptr) - 1):
+    # A second walk runs ahead: what a row has in this block may be one entry of many.
+    rows, asked, used = len(indptr) - 1, 0, 0
+    ahead, later = 0, cursors[0] if len(cursors) else 0
+    for r in range(rows):
         e, end = cursors[r], indptr[r + 1]
         sums = out[r]
         while e < end and indices[e] < last:
-            if e + AHEAD < len(indices):
-                later = indices[e + AHEAD]
-                if first <= later < last:
+            while asked < used + AHEAD and ahead < rows:
+                if later < indptr[ahead + 1] and indices[later] < last:
+                    column = indices[later]
                     for place in range(0, nbytes, LINE):
-                        prefetch(start + later * nbytes + place)
+                        prefetch(start + column * nbytes + place)
                     if scaled:
-                        prefetch(scales + 8 * later)
+                        prefetch(scales + 8 * column)
+                    asked, later = asked + 1, later + 1
+                else:
+                    ahead += 1
+                    later = cursors[ahead] if ahead < rows else later
+            used += 1
             column = indices[e] - first
             factor = np.float64(weights[e]) * (scale[column] if scaled else 1.0)
             row = X[column]

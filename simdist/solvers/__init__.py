@@ -2,9 +2,9 @@
 
     A X = product(X)       one pass: as many columns at once as there are
         │
-    lobpcg ──> basis [X, P, W] ── moments ──> [m, m] sums, added over row blocks
+    lobpcg ──> basis [X, P, W] ── moments ──> [m, w] sums, added over row blocks
         ^                                          │ rayleigh_ritz
-        └──── combined rows <── coefficients ──────┘
+        └───── combined rows <── coefficients ──────┘
     chebyshev: W = residuals through a polynomial of A, so that fewer bases are needed
 
     rayleigh    the small dense problem: a basis orthonormalised by its Gram's eigenvectors

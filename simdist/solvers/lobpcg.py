@@ -2,9 +2,9 @@
 
     V  = [X  P  W]        X: Ritz vectors, P: the last directions, W: new ones, from residuals
     A V                   of these only A W is a product, the others follow from earlier ones
-    G = V^T V, H = V^T A V            `moments`: sums over rows, float64
-    C, C_p = next_step(G, H)          the small dense problem
-    X, A X, P, A P = V C, A V C, ...  `combined`: row by row
+    V^T W, V^T A W        `moments`: sums over rows, float64; those among X and P are known
+    C, C_p = next_step    the small dense problem
+    X, A X, P, A P = V C, A V C, ...  `combine`: row by row
 
 X may have more columns than W: the further ones are Ritz vectors that cost no product and make the
 space larger, so that fewer passes are needed (`spare_of`).
@@ -17,35 +17,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from simdist.errors import ConfigError
-from simdist.solvers.chebyshev import Filter
+from simdist.solvers.chebyshev import Filter, Term
 from simdist.solvers.rayleigh import rayleigh_ritz
-from simdist.types import Array, Float64
+from simdist.types import Array, Float64, Run
 
 __all__ = [
     "LOW",
+    "PRODUCT",
+    "ROWS",
     "Eigenpairs",
     "Moments",
     "NextStep",
-    "combined",
+    "Projected",
+    "Step",
+    "combine",
     "lobpcg",
     "moments",
     "next_step",
+    "spans",
     "spare_of",
 ]
 
-ROWS = 4096  # of a panel that is taken to float64 at once
+ROWS = 1024  # of a panel that is taken to float64 at once
+PIECES, PIECE_ROWS = 32, 4096  # rows side by side: as many pieces at most, none shorter
 LOW = -1.0  # lower bound of the spectrum of a normalised adjacency matrix
+PRODUCT = Term(1.0, 0.0, 0.0)  # a step that is a product and nothing else
+
+Step: TypeAlias = Callable[[Term, Array, Array, Array], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Inner products of a basis, over some rows or all: they add up.
+    """Inner products of a basis V = [.. W] with its last block, over some rows or all: they add up.
 
-    gram: [m, m] V^T V. image: [m, m] V^T A V.
+    gram: [m, w] V^T W. image: [m, w] V^T A W.
     """
 
     gram: Float64
@@ -56,16 +66,50 @@ class Moments:
 
 
 @dataclass(frozen=True, slots=True)
+class Projected:
+    """Inner products of the leading blocks [X P] with one another, as their coefficients say.
+
+    gram: [k, k] V^T V. image: [k, k] V^T A V.
+    """
+
+    gram: Float64
+    image: Float64
+
+    @classmethod
+    def none(cls) -> Projected:
+        """Of no column: before the first basis."""
+        return cls(np.zeros((0, 0)), np.zeros((0, 0)))
+
+    def joined(self, new: Moments) -> Projected:
+        """Those of the whole basis: these, and the ones that the last block has."""
+        k = len(self.gram)
+        if len(new.gram) < k:
+            raise AssertionError(f"a basis of {len(new.gram)} columns has {k} known ones")
+
+        def whole(known: Float64, found: Float64) -> Float64:
+            return np.block([[known, found[:k]], [found[:k].T, found[k:]]])
+
+        return Projected(whole(self.gram, new.gram), whole(self.image, new.image))
+
+    def onto(self, coefficients: Float64) -> Projected:
+        """Those of V @ coefficients."""
+        small = (coefficients.T @ whole @ coefficients for whole in (self.gram, self.image))
+        return Projected(*small)
+
+
+@dataclass(frozen=True, slots=True)
 class NextStep:
-    """What follows from the moments of a basis [X P W] of m columns.
+    """What follows from the inner products of a basis [X P W] of m columns.
 
     values: [q] Ritz values, largest first. vectors: [m, q] coefficients of the next X.
     directions: [m, p] of the next P, which have length 1; 0 in the rows of X.
+    projected: inner products of the next X and P.
     """
 
     values: Float64
     vectors: Float64
     directions: Float64
+    projected: Projected
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +128,19 @@ class Eigenpairs:
     converged: bool
 
 
-def moments(V: Sequence[Array], AV: Sequence[Array]) -> Moments:
-    """Inner products of the columns of V (blocks side by side, [rows, ...] each) and of A V.
+def moments(V: Sequence[Array], AW: Array) -> Moments:
+    """Inner products of the columns of V (blocks side by side, [rows, ...] each, W the last of
+    them) with W and with A W.
 
-    Added up in float64, whatever the blocks are. Cost: 3 rows m^2 multiply-adds.
+    Added up in float64, whatever the blocks are. Cost: 2 rows m w multiply-adds.
     """
     width = sum(block.shape[1] for block in V)
-    gram, image = np.zeros((width, width)), np.zeros((width, width))
-    for first in range(0, len(V[0]), ROWS):
-        v, av = (_panel(blocks, first) for blocks in (V, AV))
-        gram += v.T @ v
-        image += v.T @ av
-    return Moments(gram, image)
+    w = V[-1].shape[1]
+    both = np.zeros((width, 2 * w))
+    for first in range(0, len(AW), ROWS):
+        v = _panel(V, first)
+        both += v.T @ np.concatenate([v[:, width - w :], AW[first : first + ROWS]], axis=1)
+    return Moments(both[:, :w], both[:, w:])
 
 
 def spare_of(degree: int) -> int:
@@ -104,45 +149,65 @@ def spare_of(degree: int) -> int:
     return 1 if degree == 1 else 0
 
 
-def next_step(found: Moments, *, block: int, known: int, spare: int) -> NextStep:
-    """The next X and P. block: columns of P, at most. known: columns of X in the basis.
+def next_step(found: Moments, before: Projected, *, block: int, known: int, spare: int) -> NextStep:
+    """The next X and P. before: of the X and P in the basis. block: columns of P, at most.
+    known: columns of X in the basis.
 
     X keeps (1 + spare) blocks, or as many columns as the basis has rank.
     """
     keep = (1 + spare) * block
-    ritz = rayleigh_ritz(found.gram, found.image, keep, orthonormal=known)
-    if not known:
-        return NextStep(ritz.values, ritz.coefficients, np.zeros((len(found.gram), 0)))
-    directions = ritz.coefficients[:, :block].copy()
-    directions[:known] = 0
-    squares = np.einsum("ij,ij->j", directions, found.gram @ directions)
-    there = squares > 0
-    return NextStep(ritz.values, ritz.coefficients, directions[:, there] / np.sqrt(squares[there]))
+    basis = before.joined(found)
+    ritz = rayleigh_ritz(basis.gram, basis.image, keep, orthonormal=known)
+    vectors, directions = ritz.coefficients, np.zeros((len(basis.gram), 0))
+    if known:
+        free = vectors[:, :block].copy()
+        free[:known] = 0
+        squares = np.einsum("ij,ij->j", free, basis.gram @ free)
+        there = squares > 0
+        directions = free[:, there] / np.sqrt(squares[there])
+    projected = basis.onto(np.concatenate([vectors, directions], axis=1))
+    return NextStep(ritz.values, vectors, directions, projected)
 
 
-def combined(V: Sequence[Array], coefficients: Float64, dtype: type = np.float64) -> Array:
-    """V @ coefficients, computed in float64: [rows, columns of coefficients]."""
-    out: Array = np.empty((len(V[0]), coefficients.shape[1]), dtype)
-    for first in range(0, len(out), ROWS):
-        out[first : first + ROWS] = _panel(V, first) @ coefficients
-    return out
+def combine(V: Sequence[Array], coefficients: Sequence[Float64], into: Sequence[Array]) -> None:
+    """into[i] = V @ coefficients[i], computed in float64: [rows, columns of coefficients[i]].
+
+    `into` may be among the blocks of V: a panel of rows is read before it is written.
+    """
+    together = np.concatenate(coefficients, axis=1)
+    ends = np.cumsum([one.shape[1] for one in coefficients])
+    for first in range(0, len(V[0]), ROWS):
+        made = _panel(V, first) @ together
+        for out, end in zip(into, ends, strict=True):
+            out[first : first + ROWS] = made[:, end - out.shape[1] : end]
+
+
+def spans(n: int) -> list[slice]:
+    """How n rows in memory are cut for threads: a rule of n alone, so results do not depend on how
+    many there are."""
+    size = max(PIECE_ROWS, ROWS * -(-n // (PIECES * ROWS)))
+    return [slice(first, min(first + size, n)) for first in range(0, n, size)]
 
 
 def lobpcg(
-    product: Callable[[Array], Array],
+    step: Step,
     start: Array,
     dim: int,
     *,
+    run: Run,
     tolerance: float = 1e-3,
     degree: int = 1,
     max_passes: int = 1000,
-    deflate: Callable[[Array], Array] = lambda block: block,
+    deflate: Callable[[Array], None] = lambda block: None,
     check: Callable[[], None] = lambda: None,
 ) -> Eigenpairs:
     """The `dim` largest eigenpairs of a symmetric A with spectrum in [-1, 1], in memory.
 
-    product: [n, b] -> A times it, a new array. start: [n, b] with b > dim, best b = 1.5 dim; its
-        dtype, float32 or float64, is that of all blocks.
+    step: (term, last, before, out): out = term.product A last + term.last last + term.before
+        before, of blocks [n, b]; `out` may be `before`'s own array.
+    start: [n, b] with b > dim, best b = 1.5 dim; its dtype, float32 or float64, is that of all
+        blocks. It is overwritten.
+    run: where pieces of rows run side by side.
     tolerance: stops when the residuals of the first `dim` are at most this, or after max_passes:
         look at `converged`.
     degree: of the filter that residuals go through; 1 is the plain method, fewest passes; 8 makes
@@ -150,50 +215,131 @@ def lobpcg(
     deflate: takes known eigenvectors out of a block [n, b]. check: called before each basis.
 
     Raises ConfigError where the block is narrower than `dim`.
-    Cost, a basis of m = 3 b columns (4 b where degree=1): 4 n m^2 multiply-adds, and the products.
+    Cost, a basis of m = 3 b columns (4 b where degree=1): 6 n m b multiply-adds, and the products.
     Source: Knyazev, SIAM J. Sci. Comput. 23 (2001); Duersch et al. 2018 for the basis.
     """
-    block, dtype = start.shape[1], start.dtype.type
+    block = start.shape[1]
     if block < dim:
         raise ConfigError(f"a block of {block} columns cannot hold dim={dim} eigenvectors")
-    V: list[Array] = [deflate(start)]
-    AV = [product(V[0])]
-    passes, rounds, known = 1, 0, 0
+    deflate(start)
+    basis = _Basis.of(step, start, run)
+    known, before = 0, Projected.none()
+    passes, rounds = 1, 0
     while True:
         check()
-        step = next_step(moments(V, AV), block=block, known=known, spare=spare_of(degree))
-        X, AX = combined(V, step.vectors, dtype), combined(AV, step.vectors, dtype)
-        P, AP = combined(V, step.directions, dtype), combined(AV, step.directions, dtype)
-        rounds, known = rounds + 1, X.shape[1]
+        found = next_step(basis.moments(), before, block=block, known=known, spare=spare_of(degree))
+        basis.move(found)
+        rounds, known, before = rounds + 1, found.vectors.shape[1], found.projected
         active = min(block, known)
-        values = step.values
-        R = AX[:, :active] - X[:, :active] * values[:active].astype(dtype)
-        residuals = np.linalg.norm(R[:, :dim].astype(np.float64), axis=0)
+        values = found.values
+        residuals = basis.residuals(values[:active])[:dim]
         converged = bool(residuals.max() <= tolerance) and active >= dim
         if converged or passes + degree > max_passes:
-            return Eigenpairs(values[: dim + 1], X[:, :dim], residuals, passes, rounds, converged)
-        if degree > 1:
-            R = _filtered(product, X[:, :active], AX[:, :active], values[:active], degree)
-        W = deflate(R)
-        V, AV = [X, P, W], [AX, AP, product(W)]
+            X = basis.X[:, :dim]
+            return Eigenpairs(values[: dim + 1], X, residuals, passes, rounds, converged)
+        basis.widen(step, values[:active], degree, deflate)
         passes += degree
 
 
-def _filtered(
-    product: Callable[[Array], Array], X: Array, AX: Array, values: Float64, degree: int
-) -> Array:
-    """p(A) X - X p(theta): the residuals through a filter; degree - 1 products."""
-    dtype = X.dtype.type
-    damped = Filter(LOW, float(values[-1]), float(values[0]), degree)
-    before, last, room = X, X, np.empty_like(X)
-    for j, term in enumerate(damped.terms()):
-        # In place: blocks are larger than any cache, and a new one is paid for page by page.
-        new = np.array(AX) if j == 0 else product(last)
-        new *= dtype(term.product)
-        new += np.multiply(last, dtype(term.last), out=room)
-        new += np.multiply(before, dtype(term.before), out=room)
-        before, last = last, new
-    return np.asarray(last - X * damped.at(values).astype(dtype))
+class _Basis:
+    """The blocks [X P W] and their images, which give way to the next ones where they lie."""
+
+    def __init__(self, run: Run, W: Array, AW: Array) -> None:
+        self.run, self.spans = run, spans(len(W))
+        self.W, self.AW = W, AW
+        self.X = self.P = self.AX = self.AP = np.empty((len(W), 0), W.dtype)
+
+    @classmethod
+    def of(cls, step: Step, W: Array, run: Run) -> _Basis:
+        basis = cls(run, W, np.empty_like(W))
+        step(PRODUCT, W, W, basis.AW)
+        return basis
+
+    def moments(self) -> Moments:
+        def piece(i: int) -> Moments:
+            rows = self.spans[i]
+            return moments([block[rows] for block in (self.X, self.P, self.W)], self.AW[rows])
+
+        first, *others = self.run(piece, len(self.spans))
+        return sum(others, first)
+
+    def move(self, found: NextStep) -> None:
+        """X and P for the next ones."""
+        coefficients = (found.vectors, found.directions)
+        for names in (("X", "P", "W"), ("AX", "AP", "AW")):
+            V = [getattr(self, name) for name in names]
+            into = [
+                block if block.shape[1] == one.shape[1] else self._room(one.shape[1])
+                for block, one in zip(V[:2], coefficients, strict=True)
+            ]
+
+            def piece(i: int, V: Sequence[Array] = V, into: Sequence[Array] = into) -> None:
+                rows = self.spans[i]
+                combine([block[rows] for block in V], coefficients, [one[rows] for one in into])
+
+            self.run(piece, len(self.spans))
+            for name, made in zip(names[:2], into, strict=True):
+                setattr(self, name, made)
+
+    def residuals(self, values: Float64) -> Float64:
+        """Lengths of A X - X theta, which are left in W."""
+        width = len(values)
+        self.W, self.AW = (self._fit(block, width) for block in (self.W, self.AW))
+        theta = values.astype(self.W.dtype)
+
+        def piece(i: int) -> Float64:
+            rows, squares = self.spans[i], np.zeros(width)
+            for first in range(rows.start, rows.stop, ROWS):
+                some = slice(first, min(first + ROWS, rows.stop))
+                R = self.AX[some, :width] - self.X[some, :width] * theta
+                self.W[some] = R
+                squares += np.einsum("ij,ij->j", R, R, dtype=np.float64)
+            return squares
+
+        squares: Float64 = np.sum(self.run(piece, len(self.spans)), axis=0)
+        return np.sqrt(squares)
+
+    def widen(
+        self, step: Step, values: Float64, degree: int, deflate: Callable[[Array], None]
+    ) -> None:
+        """W: the residuals, through a filter of some degree; and its image."""
+        if degree > 1:
+            self._filter(step, values, degree)
+        deflate(self.W)
+        step(PRODUCT, self.W, self.W, self.AW)
+
+    def _filter(self, step: Step, values: Float64, degree: int) -> None:
+        """W = p(A) X - X p(theta). Two blocks take turns: a step reads the one it overwrites row
+        by row."""
+        width, kind = len(values), self.W.dtype.type
+        damped = Filter(LOW, float(values[-1]), float(values[0]), degree)
+        X = np.ascontiguousarray(self.X[:, :width])
+        first, *terms = damped.terms()
+        last, room = self.W, self.AW
+
+        def begin(i: int) -> None:
+            rows = self.spans[i]
+            np.multiply(self.AX[rows, :width], kind(first.product), out=last[rows])
+            last[rows] += X[rows] * kind(first.last)
+
+        self.run(begin, len(self.spans))
+        before = X
+        for term in terms:
+            step(term, last, before, room)
+            before, last, room = last, room, last
+        self.W, self.AW = last, room
+        wanted = damped.at(values).astype(kind)
+
+        def end(i: int) -> None:
+            self.W[self.spans[i]] -= X[self.spans[i]] * wanted
+
+        self.run(end, len(self.spans))
+
+    def _room(self, width: int) -> Array:
+        return np.empty((len(self.W), width), self.W.dtype)
+
+    def _fit(self, block: Array, width: int) -> Array:
+        return block if block.shape[1] == width else self._room(width)
 
 
 def _panel(blocks: Sequence[Array], first: int) -> Float64:

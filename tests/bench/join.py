@@ -14,12 +14,15 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 import simdist as sd
 from tests.bench.data import EMBEDDINGS, embeddings
+
+MARGIN = 1e-6  # of a cosine: what float32 may round away
 
 
 def main() -> None:
@@ -45,8 +48,9 @@ def main() -> None:
         for name, found in runs.items():
             pairs, wall, cpu = (statistics.median(column) for column in zip(*found, strict=True))
             print(f"| {threshold:g} | {name} | {pairs:,.0f} | {wall:.1f} | {cpu:.1f} |", flush=True)
-        if arguments.dense:
-            print(_compared(x, threshold), flush=True)
+    if arguments.dense:
+        for line in _compared(x, [float(word) for word in arguments.thresholds.split(",")]):
+            print(line, flush=True)
 
 
 def _timed(join: object, x: np.ndarray, threshold: float) -> tuple[int, float, float]:
@@ -68,27 +72,36 @@ def _faiss(x: np.ndarray, threshold: float) -> int:
     return int((limits[-1] - len(x)) // 2)
 
 
-def _compared(x: np.ndarray, threshold: float) -> str:
-    """Pairs of the join that the matrix has not, and the other way round; pairs whose float64 value
-    is within float32's rounding of the threshold may be either."""
-    pairs = sd.similarity_join(x, threshold)
-    ours = set(zip(pairs.rows.tolist(), pairs.cols.tolist(), strict=True))
+def _compared(x: np.ndarray, thresholds: list[float]) -> Iterator[str]:
+    """Pairs of each join that the matrix has not, and the other way round; pairs whose float64
+    value is within float32's rounding of the threshold may be either."""
+    codes, values = _dense(x, min(thresholds) - MARGIN)
+    for threshold in thresholds:
+        pairs = sd.similarity_join(x, threshold)
+        ours = pairs.rows.astype(np.int64) * len(x) + pairs.cols
+        surely = codes[values >= threshold + MARGIN]
+        perhaps = codes[values >= threshold - MARGIN]
+        yield (
+            f"dense, cosine >= {threshold:g}: {len(surely):,} pairs, and"
+            f" {len(perhaps) - len(surely)} within {MARGIN:g} of the threshold; the join has"
+            f" {len(ours):,}, of the dense ones {np.setdiff1d(surely, ours).size} are missing,"
+            f" {np.setdiff1d(ours, perhaps).size} are in the join alone"
+        )
+
+
+def _dense(x: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs i < j as i n + j, and their cosines in float64, of at least `least`."""
     unit = x.astype(np.float64)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-    surely, perhaps = set(), set()
+    codes, values = [], []
     for low in range(0, len(x), 2000):
-        values = unit[low : low + 2000] @ unit.T
-        rows, columns = np.nonzero(values >= threshold - 1e-6)
-        later = low + rows < columns
+        slab = unit[low : low + 2000] @ unit[low:].T
+        rows, columns = np.nonzero(slab >= least)
+        later = rows < columns
         rows, columns = rows[later], columns[later]
-        sure = values[rows, columns] >= threshold + 1e-6
-        listed = list(zip((low + rows).tolist(), columns.tolist(), strict=True))
-        perhaps.update(listed)
-        surely.update(pair for pair, certain in zip(listed, sure, strict=True) if certain)
-    return (
-        f"dense: {len(surely):,} pairs; missing in the join {len(surely - ours)},"
-        f" in the join alone {len(ours - perhaps)}"
-    )
+        codes.append((low + rows) * len(x) + low + columns)
+        values.append(slab[rows, columns])
+    return np.concatenate(codes), np.concatenate(values)
 
 
 if __name__ == "__main__":

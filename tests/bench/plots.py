@@ -65,18 +65,24 @@ def plot_frontiers(path: Path, sets: Sequence[tuple[DataSet, dict[str, list[Run]
     _save(figure, path)
 
 
-def plot_growth(path: Path, runs: Mapping[str, Mapping[int, float]]) -> None:
-    """Seconds against rows on logarithmic axes. runs: seconds by rows, by what was run."""
+def plot_growth(
+    path: Path,
+    runs: Mapping[str, Mapping[int, float]],
+    *,
+    seconds: str = "wall seconds, own recall check left out",
+) -> None:
+    """Seconds against rows on logarithmic axes. runs: seconds by rows, by what was run. seconds:
+    which they are."""
     pyplot = _pyplot()
     figure, panel = pyplot.subplots(figsize=(5.6, 4.6), layout="constrained")
     for label, own in runs.items():
-        sizes, seconds = list(own), list(own.values())
-        grows = f"{label}: n^{slope(sizes, seconds):.2f}" if len(own) > 1 else label
-        panel.plot(sizes, seconds, marker="o", color=COLOURS.get(label.split()[0]), label=grows)
+        sizes, took = list(own), list(own.values())
+        grows = f"{label}: n^{slope(sizes, took):.2f}" if len(own) > 1 else label
+        panel.plot(sizes, took, marker="o", color=COLOURS.get(label.split()[0]), label=grows)
     panel.set_xscale("log")
     panel.set_yscale("log")
     panel.set_xlabel("rows")
-    panel.set_ylabel("wall seconds, own recall check left out")
+    panel.set_ylabel(seconds)
     panel.grid(alpha=0.3, which="both")
     panel.legend(fontsize=8)
     _save(figure, path)

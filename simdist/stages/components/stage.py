@@ -19,7 +19,17 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from simdist.operators import ShardedCsr
-from simdist.runner.plan import Commit, Forecast, Job, Record, Round, Rounds, Task
+from simdist.runner.plan import (
+    Commit,
+    Forecast,
+    Job,
+    Record,
+    Round,
+    RoundForecast,
+    Rounds,
+    Task,
+)
+from simdist.stages.costs import TASK_REQUESTS, moves
 from simdist.store.datasets import Shard
 from simdist.types import Ids, Json, ObjectRef
 
@@ -69,7 +79,34 @@ class ConnectedComponents:
         forest is taken at its worst, a pair a node: rows in no order, few edges within shards."""
         shards = max(1, -(-entries // SHARD_ENTRIES))
         nbytes = max((8 * entries + 96 * rows) // shards, 96 * rows) + BASE_NBYTES
-        return Forecast(1 if shards == 1 else 5 * shards + 1, nbytes, 0.0, 64 * rows)
+        steps = tuple(_costs(rows, entries, shards))
+        tasks = 1 if shards == 1 else 5 * shards + 1
+        return Forecast(tasks, nbytes, 0.0, 64 * rows, steps)
+
+
+def _costs(rows: int, entries: int, shards: int) -> Iterator[RoundForecast]:
+    """Its rounds; forests between shards at their worst, a pair a node."""
+    indices, labels = 8 * entries, 24 * rows
+
+    def each(name: str, *, tasks: int, read: int, written: int, handled: int) -> RoundForecast:
+        requests = tasks * TASK_REQUESTS + moves(2 * tasks, read) + moves(tasks, written)
+        return RoundForecast(
+            name, tasks, read=read, written=written, requests=requests, rows=handled
+        )
+
+    if shards == 1:
+        yield each("alone", tasks=1, read=indices, written=labels, handled=entries)
+        return
+    forest = 16 * rows
+    yield each("forest", tasks=shards, read=indices, written=8 * rows, handled=entries)
+    yield each("cross", tasks=shards - 1, read=indices, written=forest, handled=entries)
+    parts, level = shards - 1, 0
+    while parts > 1:
+        parts = -(-parts // FAN)
+        yield each(f"merge-{level}", tasks=parts, read=forest, written=forest, handled=rows)
+        level += 1
+    for name in ("roots", "labels", "sizes"):
+        yield each(name, tasks=shards, read=forest, written=labels // 3, handled=rows)
 
 
 def _story(graph: ShardedCsr, context: Context) -> Iterator[Round]:

@@ -22,7 +22,17 @@ import numpy as np
 
 from simdist.errors import ConfigError, InputError
 from simdist.partitions import block_rows
-from simdist.runner.plan import Commit, Forecast, Job, Record, Round, Rounds, Task
+from simdist.runner.plan import (
+    Commit,
+    Forecast,
+    Job,
+    Record,
+    Round,
+    RoundForecast,
+    Rounds,
+    Task,
+)
+from simdist.stages.costs import TASK_REQUESTS, moves
 from simdist.stages.links.buckets import bucket_nbytes, bucketed, forward_and_reverse, settle_nbytes
 from simdist.stages.links.fuzzy import local_scales, memberships
 from simdist.stages.links.lists import (
@@ -48,6 +58,8 @@ SYMMETRIZE = ("union", "mutual")
 WEIGHTS = ("value", "binary", "self_tuning", "umap")
 RUN_ENTRIES = 2_000_000  # list entries that one task turns
 BASE_NBYTES = 16 << 20
+ENTRY_NBYTES = 16  # of an entry in a bucket, either way round
+SETTLED_NBYTES = 21  # of an entry of the graph: its arrays, and Parquet
 SCALE_NEIGHBOR = 7  # Zelnik-Manor & Perona
 
 
@@ -107,7 +119,43 @@ class SimilarityGraphStage:
             bucket_nbytes(min(read, RUN_ENTRIES), read),
             settle_nbytes(-(-2 * entries // ranges.count), ranges.size),
         )
-        return Forecast(runs + ranges.count, nbytes, 0.0, 72 * entries)
+        steps = tuple(_costs(config, rows, entries, runs=runs, ranges=ranges.count))
+        return Forecast(runs + ranges.count, nbytes, 0.0, 72 * entries, steps)
+
+
+def _costs(
+    config: SimilarityConfig, rows: int, entries: int, *, runs: int, ranges: int
+) -> Iterator[RoundForecast]:
+    """Its rounds, where a run of lists has edges in all ranges."""
+    lists, left = 12 * entries, 2 * ENTRY_NBYTES * entries
+    asked = runs * TASK_REQUESTS + moves(2 * runs, lists)
+    if config.weights in ("self_tuning", "umap"):
+        yield RoundForecast(
+            "survey", runs, read=lists, written=16 * rows, requests=asked, rows=entries
+        )
+    yield RoundForecast(
+        "bucket",
+        runs,
+        read=lists,
+        written=left,
+        requests=asked + moves(2 * runs, left),
+        rows=entries,
+    )
+    if config.weights == "self_tuning":
+        requests = ranges * TASK_REQUESTS + moves(ranges * (runs + 1), 16 * rows)
+        yield RoundForecast(
+            "scales", ranges, read=16 * rows, written=8 * rows, requests=requests, rows=rows
+        )
+    written = 2 * SETTLED_NBYTES * entries
+    yield RoundForecast(
+        "settle",
+        ranges,
+        read=left,
+        written=written,
+        moved=left,
+        requests=ranges * TASK_REQUESTS + moves(ranges * runs, left) + moves(5 * ranges, written),
+        rows=2 * entries,
+    )
 
 
 def _refuse_measure(graph: Dataset, config: SimilarityConfig) -> None:

@@ -18,6 +18,7 @@
     nulls     the vectors that are known: one for each component
     sharded   the tasks of the rounds above
     direct    the one task
+    cost      what the rounds are expected to cost
 
 A is S = D^-1/2 W D^-1/2, with eigenvalues in [-1, 1]: those of the Laplacian I - S are 1 minus
 these. Every round leaves its blocks in the store, so a run that is killed goes on at its last one.

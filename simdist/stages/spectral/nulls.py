@@ -16,7 +16,7 @@ import numpy as np
 
 from simdist.operators import ShardedCsr, degree_power
 from simdist.runner.plan import Record
-from simdist.types import Array, Float64, Ids, ObjectRef
+from simdist.types import Array, Float64, Ids, Int32, ObjectRef
 
 if TYPE_CHECKING:
     from simdist.runner.context import Context
@@ -42,12 +42,13 @@ def write_nulls(context: Context, labels: Ids, roots: Float64, W: Array) -> dict
 
     labels: [rows] component of each. roots: [rows] r.
     """
-    own, place = np.unique(labels, return_inverse=True)
+    own, inverse = np.unique(labels, return_inverse=True)
+    place: Int32 = inverse.astype(np.int32)
     volumes = np.bincount(place, weights=roots * roots, minlength=len(own))
     return {
         "roots": context.write_array("roots", roots),
         "labels": context.write_array("labels", own),
-        "place": context.write_array("place", place.astype(np.int32)),
+        "place": context.write_array("place", place),
         "volumes": context.write_array("volumes", volumes),
         "sums": context.write_array("sums", _sums(W, roots, place, len(own))),
     }
@@ -71,9 +72,9 @@ class Nulls:
         labels = self.context.load(self.starts[self.shard].objects["labels"])
         return _sums(W, self.roots, place, len(labels))
 
-    def known_part(self, parts: Sequence[Record]) -> Float64:
-        """[rows, b] r t[C]: what of W lies in the null space. parts: each shard's record with its
-        `sums` of W."""
+    def means(self, parts: Sequence[Record]) -> Float64:
+        """[c, b] t[C] of each of the shard's components. parts: each shard's record with its `sums`
+        of W."""
         objects = self.starts[self.shard].objects
         labels = self.context.load(objects["labels"])
         sums: Float64 | None = None
@@ -90,12 +91,22 @@ class Nulls:
             raise AssertionError("a graph has at least one shard")
         there = volumes > 0  # else a node without edges, and sums of 0
         sums[there] /= volumes[there, None]
-        return sums[self.context.load(objects["place"])] * self.roots[:, None]
+        return sums
+
+    def freed(self, W: Array, means: Float64) -> Array:
+        """[rows, b] W - r t[C], in the dtype of W."""
+        from simdist.compiled.deflate import subtract  # noqa: PLC0415 - numba only on workers
+
+        place = self.context.load(self.starts[self.shard].objects["place"])
+        out = np.empty_like(W)
+        subtract(place, self.roots, means, W, 0, len(W), out)
+        return out
 
 
-def _sums(W: Array, roots: Float64, place: Array, count: int) -> Float64:
+def _sums(W: Array, roots: Float64, place: Int32, count: int) -> Float64:
     """[c, b] sums of r W over the rows of each of a shard's components."""
-    sums = np.empty((count, W.shape[1]))
-    for j in range(W.shape[1]):
-        sums[:, j] = np.bincount(place, weights=roots * W[:, j], minlength=count)
+    from simdist.compiled.deflate import add_sums  # noqa: PLC0415 - numba only on workers
+
+    sums = np.zeros((count, W.shape[1]))
+    add_sums(place, roots, W, sums)
     return sums

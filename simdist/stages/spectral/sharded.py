@@ -10,7 +10,16 @@ import numpy as np
 from simdist.operators import ShardedCsr, degree_power
 from simdist.runner.plan import Record, Task
 from simdist.solvers.chebyshev import Filter
-from simdist.solvers.lobpcg import LOW, Moments, combined, moments, next_step, spare_of
+from simdist.solvers.lobpcg import (
+    LOW,
+    ROWS,
+    Moments,
+    Projected,
+    combine,
+    moments,
+    next_step,
+    spare_of,
+)
 from simdist.stages.spectral.nulls import Nulls, degrees_of, write_nulls
 from simdist.types import Array, Float64, ObjectRef
 
@@ -69,27 +78,36 @@ def _filter(context: Context, task: Task) -> Record:
     if j > 2:
         befores = update if j == 3 else context.records(filter_name(step, j - 2))
         before = context.load(befores[i].objects["Y"])
-    new = _product(context, i, lasts, "Y", width)
-    new *= term.product
-    new += term.last * context.load(lasts[i].objects["Y"])
-    new += term.before * before
+    image = _product(context, i, lasts, "Y", width)
+    last = context.load(lasts[i].objects["Y"])
+    leave = damped.at(values) if j == degree else np.zeros(width)
+    new: Array = np.empty(image.shape, context.config.dtype)
+    for first in range(0, len(new), ROWS):  # blocks are larger than any cache
+        some = slice(first, first + ROWS)
+        made = image[some] * term.product
+        made += last[some] * term.last
+        made += before[some] * term.before
+        made -= X[some] * leave
+        new[some] = made
+    del image
     objects = {}
     if j == degree:
-        new -= X * damped.at(values)
         objects["sums"] = context.write_array("sums", _nulls(context, i).sums(new))
-    objects["Y"] = context.write_array("search", new.astype(context.config.dtype))
+    objects["Y"] = context.write_array("search", new)
     return Record(task.key, objects)
 
 
 def _multiply(context: Context, task: Task) -> Record:
-    """A W, freed of the known vectors, and the shard's part of the basis' inner products."""
+    """A W, freed of the known vectors, and the shard's part of the basis' inner products with W."""
     i, step, degree = task.args["shard"], task.args["step"], task.args["degree"]
-    W, known = _directions(context, i, step, degree)
-    AW = _product(context, i, context.records(name_of_w(step, degree)), "Y", W.shape[1])
-    AW -= known  # the known vectors are their own images
-    found = moments(*_basis(context, i, step, W, AW))
+    nulls, records = _nulls(context, i), context.records(name_of_w(step, degree))
+    Y, means = context.load(records[i].objects["Y"]), nulls.means(records)
+    image = _product(context, i, records, "Y", Y.shape[1]).astype(context.config.dtype)
+    AW = nulls.freed(image, means)  # the known vectors are their own images
+    del image
+    found = moments([*_held(context, i, step, ("X", "P")), nulls.freed(Y, means)], AW)
     objects = {
-        "AW": context.write_array("image", AW.astype(context.config.dtype)),
+        "AW": context.write_array("image", AW),
         "gram": context.write_array("moments", found.gram),
         "image": context.write_array("moments", found.image),
     }
@@ -106,12 +124,18 @@ def _solve(context: Context, task: Task) -> Record:
         total = part if total is None else total + part
     if total is None:
         raise AssertionError("a graph has at least one shard")
-    known = 0 if step == 0 else _known(context, step - 1)
+    known, before = 0, Projected.none()
+    if step:
+        last = context.records(f"solve-{step - 1}")[0].objects
+        known = _known(context, step - 1)
+        before = Projected(*(context.load(last[role]) for role in ("among", "among_image")))
     spare = spare_of(task.args["degree"])
-    found = next_step(total, block=context.config.block, known=known, spare=spare)
+    found = next_step(total, before, block=context.config.block, known=known, spare=spare)
     objects = {
         "vectors": context.write_array("coefficients", found.vectors),
         "directions": context.write_array("coefficients", found.directions),
+        "among": context.write_array("moments", found.projected.gram),
+        "among_image": context.write_array("moments", found.projected.image),
     }
     return Record(task.key, objects, {"values": [float(value) for value in found.values]})
 
@@ -120,30 +144,33 @@ def _update(context: Context, task: Task) -> Record:
     """The next X and P with their images, one after the other, and Y_1 of the filter."""
     i, step, degree = task.args["shard"], task.args["step"], task.args["degree"]
     config = context.config
-    W, _ = _directions(context, i, step, degree)
+    records = context.records(name_of_w(step, degree))
+    nulls = _nulls(context, i)
+    W = nulls.freed(context.load(records[i].objects["Y"]), nulls.means(records))
     AW = context.load(context.records(f"product-{step}")[i].objects["AW"])
-    V, AV = _basis(context, i, step, W, AW)
     found = context.records(f"solve-{step}")[0].objects
+    coefficients = [context.load(found[role]) for role in ("vectors", "directions")]
     objects: dict[str, ObjectRef] = {}
-    for suffix, role in (("P", "directions"), ("X", "vectors")):
-        coefficients = context.load(found[role])
-        for name, blocks in ((suffix, V), (f"A{suffix}", AV)):
-            context.check()
-            made = combined(blocks, coefficients, config.dtype)
-            objects[name] = context.write_array("state", made)
+    for roles, last in ((("X", "P"), W), (("AX", "AP"), AW)):
+        context.check()
+        made = [np.empty((len(W), one.shape[1]), config.dtype) for one in coefficients]
+        combine([*_held(context, i, step, roles), last], coefficients, made)
+        for role, block in zip(roles, made, strict=True):
+            objects[role] = context.write_array("state", block)
     X, AX = (context.load(objects[role]) for role in ("X", "AX"))
     values = _values(context, step)
     width = len(values)
-    R = AX[:, :width].astype(np.float64)
-    R -= X[:, :width] * values
-    squares = np.einsum("ij,ij->j", R, R)
-    if degree > 1:
-        term = next(_damped(values, degree).terms())
-        Y = term.product * AX[:, :width].astype(np.float64) + term.last * X[:, :width]
-    else:
-        Y = R
-        objects["sums"] = context.write_array("sums", _nulls(context, i).sums(R))
-    objects["Y"] = context.write_array("search", Y.astype(config.dtype))
+    term = next(_damped(values, degree).terms()) if degree > 1 else None
+    squares, Y = np.zeros(width), np.empty((len(X), width), config.dtype)
+    for first in range(0, len(X), ROWS):
+        some = slice(first, first + ROWS)
+        x, ax = X[some, :width].astype(np.float64), AX[some, :width].astype(np.float64)
+        R = ax - x * values
+        squares += np.einsum("ij,ij->j", R, R)
+        Y[some] = R if term is None else term.product * ax + term.last * x
+    if term is None:
+        objects["sums"] = context.write_array("sums", nulls.sums(Y))
+    objects["Y"] = context.write_array("search", Y)
     return Record(task.key, objects, {"squares": [float(value) for value in squares]})
 
 
@@ -244,22 +271,12 @@ def _product(context: Context, i: int, sources: Sequence[Record], role: str, wid
     return out
 
 
-def _directions(context: Context, i: int, step: int, degree: int) -> tuple[Float64, Float64]:
-    """W of a shard's rows, freed of the known vectors, and what it was freed of."""
-    records = context.records(name_of_w(step, degree))
-    known = _nulls(context, i).known_part(records)
-    return context.load(records[i].objects["Y"]) - known, known
-
-
-def _basis(
-    context: Context, i: int, step: int, W: Array, AW: Array
-) -> tuple[list[Array], list[Array]]:
-    """[X P W] of a shard's rows before update `step`, and its images."""
+def _held(context: Context, i: int, step: int, roles: tuple[str, ...]) -> list[Array]:
+    """Blocks of a shard's rows before update `step`; none before the first."""
     if step == 0:
-        return [W], [AW]
+        return []
     state = context.records(f"update-{step - 1}")[i].objects
-    V, AV = ([context.load(state[role]) for role in roles] for roles in (("X", "P"), ("AX", "AP")))
-    return [*V, W], [*AV, AW]
+    return [context.load(state[role]) for role in roles]
 
 
 COMPUTE: Mapping[str, Callable[[Context, Task], Record]] = {

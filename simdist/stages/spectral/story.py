@@ -14,6 +14,7 @@ from simdist.operators import ShardedCsr
 from simdist.runner.plan import Commit, Forecast, Job, Record, Round, Rounds, Task
 from simdist.solvers.lobpcg import ROWS, spare_of
 from simdist.stages.spectral.config import DEGREE, SpectralConfig, direct_nbytes
+from simdist.stages.spectral.cost import direct_rounds, sharded_rounds
 from simdist.stages.spectral.direct import compute_direct
 from simdist.stages.spectral.sharded import COMPUTE, filter_name
 from simdist.store.datasets import Shard
@@ -38,7 +39,7 @@ class SpectralStage:
     """
 
     name: ClassVar[str] = "spectral_embedding"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
     on_edges: ClassVar[bool] = True  # how `forecast` wants to be asked
 
     def next(self, job: Job, rounds: Rounds, context: Context) -> Round | Commit:
@@ -67,15 +68,18 @@ class SpectralStage:
         result = rows * (8 * config.dim + 16)
         if config.taken(rows, entries) == "direct":
             nbytes = direct_nbytes(rows, entries, config.block) + BASE_NBYTES
-            return Forecast(1, nbytes, flops, result)
+            steps = direct_rounds(config, rows, entries, passes=PASSES)
+            return Forecast(1, nbytes, flops, result, steps)
         shards = max(1, -(-entries // SHARD_ENTRIES))
         degree, own = config.degree(rows, entries), -(-rows // shards)
         size, block = np.dtype(config.dtype).itemsize, config.block
         moved = 12 * entries // shards + own * (24 + (size + 8) * block + 8)
         nbytes = _held(config, degree, own, 1) + moved
-        steps = -(-PASSES // degree)
-        tasks = steps * ((degree + 1) * shards + 1) + 3 * shards
-        return Forecast(tasks, nbytes, flops, result + steps * degree * rows * block * size)
+        steps = tuple(
+            sharded_rounds(config, rows, entries, shards=shards, degree=degree, passes=PASSES)
+        )
+        tasks, written = sum(step.tasks for step in steps), sum(step.written for step in steps)
+        return Forecast(tasks, nbytes, flops, written, steps)
 
 
 def _held(config: SpectralConfig, degree: int, rows: int, components: int) -> int:
@@ -135,7 +139,8 @@ class _Plan:
 
     def direct_rounds(self) -> Iterator[Round]:
         sizes = self.matrix.nodes, self.matrix.entries, self.config.block
-        yield Round("direct", (Task("direct", "direct", {}, direct_nbytes(*sizes) + BASE_NBYTES),))
+        nbytes = direct_nbytes(*sizes) + BASE_NBYTES
+        yield Round("direct", (Task("direct", "direct", {}, nbytes, spreads=True),))
 
     def rounds(self, done: Rounds) -> Iterator[Round]:
         """Rounds as long as their facts are known."""

@@ -117,6 +117,18 @@ def test_components_by_the_hundred_are_deflated():
         assert np.allclose(made.metrics["eigenvalues"], values, atol=1e-6)
 
 
+def test_one_task_gives_the_same_bytes_on_any_number_of_threads():
+    A = random_graph(9000, 8, seed=3)  # three pieces of rows
+    made = []
+    for workers in (1, 3):
+        with open_engine("local", workers=workers) as engine:
+            config = SpectralConfig(4, solver="direct", tolerance=1e-2)
+            made.append(carried_out(SpectralStage(), config, inputs_of(A), engine=engine))
+    one, three = made
+    assert column(one, "vectors").tobytes() == column(three, "vectors").tobytes()
+    assert one.metrics == three.metrics
+
+
 def test_every_copy_of_an_eigenvalue_of_a_ring_is_found():
     ring = sp.csr_matrix(np.roll(np.eye(600), 1, axis=1) + np.roll(np.eye(600), -1, axis=1))
     given = inputs_of(ring, 250)
