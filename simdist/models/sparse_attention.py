@@ -369,7 +369,7 @@ class _Work:
 
     @classmethod
     def of(cls, q: Array, k: Array, v: Array, config: SparseConfig) -> _Work:
-        from simdist.compiled.logits import encode  # noqa: PLC0415 - numba at the first call
+        from simdist.compiled.twice_coded import encode  # noqa: PLC0415 - numba at the first call
         from simdist.stages.sparse_attention.bounds import KeyFacts  # noqa: PLC0415
         from simdist.stages.sparse_attention.fold import PILOT  # noqa: PLC0415
         from simdist.stages.sparse_attention.queries import Panel  # noqa: PLC0415
