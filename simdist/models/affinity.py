@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
 
 from simdist.models.chain import Link, run_links
 from simdist.models.links import Graph, linked
+from simdist.models.places import PlaceOptions
 from simdist.panels import rows_between
 from simdist.store.datasets import Dataset
 
@@ -88,7 +89,7 @@ def affinity_links(
     return (Link(name, AffinityPropagationStage(), config, {"graph": of}),)
 
 
-class AffinityOptions(TypedDict, total=False):
+class AffinityOptions(PlaceOptions, total=False):
     """Keyword options of `affinity_propagation`, for its typed overloads."""
 
     preference: float | Literal["median"]
@@ -97,10 +98,6 @@ class AffinityOptions(TypedDict, total=False):
     patience: int
     rounds: Literal[1, 2]
     seed: int
-    store: Store | str | None
-    scratch: Store | str | None
-    engine: Engine | str | None
-    listeners: Sequence[Listener]
 
 
 @overload

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, Unpack, overload
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from simdist.models.heads import (
     unit_gradients,
     unit_output,
 )
-from simdist.models.places import borrowed, scratch_store, store_of
+from simdist.models.places import PlaceOptions, borrowed, scratch_store, store_of
 from simdist.store.datasets import Dataset
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def attention_links(
     return (Link(name, AttentionStage(), config, inputs),)
 
 
-class AttentionOptions(TypedDict, total=False):
+class AttentionOptions(PlaceOptions, total=False):
     """Keyword options of `attention`, for its typed overloads."""
 
     scale: float | None
@@ -153,10 +153,6 @@ class AttentionOptions(TypedDict, total=False):
     kv_heads: int | None
     columns: Iterable[str]
     dtype: DType | None
-    store: Store | str | None
-    scratch: Store | str | None
-    engine: Engine | str | None
-    listeners: Sequence[Listener]
 
 
 @overload

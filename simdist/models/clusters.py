@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, overload
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from simdist.errors import ConfigError, InputError
 from simdist.models.chain import Link, run_links
 from simdist.models.components import components_links
 from simdist.models.links import SimilarityGraph, linked
-from simdist.models.places import borrowed, refuse_unseen, scratch_store, store_of
+from simdist.models.places import PlaceOptions, borrowed, refuse_unseen, scratch_store, store_of
 from simdist.models.propagation import labels_of
 from simdist.models.spectral import spectral_links
 from simdist.models.vectors import import_array
@@ -206,7 +206,7 @@ def _count(clusters: Count) -> int | None:
     return int(clusters)
 
 
-class ClusterOptions(TypedDict, total=False):
+class ClusterOptions(PlaceOptions, total=False):
     """Keyword options of `spectral_clusters`, for its typed overloads."""
 
     method: Method
@@ -219,10 +219,6 @@ class ClusterOptions(TypedDict, total=False):
     seed: int
     smallest: int | None
     central: int
-    store: Store | str | None
-    scratch: Store | str | None
-    engine: Engine | str | None
-    listeners: Sequence[Listener]
 
 
 @overload

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from simdist.measures import Measure, resolve
 from simdist.models.chain import Link, run_links
 from simdist.models.links import SimilarityGraph, linked
 from simdist.models.pairs import MAX_PAIRS, Method, join_links, refuse_mixed
-from simdist.models.places import borrowed, refuse_unseen, scratch_store, store_of
+from simdist.models.places import PlaceOptions, borrowed, refuse_unseen, scratch_store, store_of
 from simdist.models.vectors import import_array
 from simdist.operators import LINKS
 from simdist.store.datasets import Dataset
@@ -132,7 +132,7 @@ def dedupe_links(
     return (*links, Link(name, Deduplicate(), config, inputs))
 
 
-class DedupeOptions(TypedDict, total=False):
+class DedupeOptions(PlaceOptions, total=False):
     """Keyword options of `deduplicate`, for its typed overloads."""
 
     measure: Json | Measure
@@ -145,10 +145,6 @@ class DedupeOptions(TypedDict, total=False):
     max_pairs: int
     max_removed: float
     seed: int
-    store: Store | str | None
-    scratch: Store | str | None
-    engine: Engine | str | None
-    listeners: Sequence[Listener]
 
 
 @overload

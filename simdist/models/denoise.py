@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Unpack, overload
 import numpy as np
 
 from simdist.errors import ConfigError
-from simdist.models.bandwidths import Places, arranged, bandwidth_links, bandwidth_of, column
+from simdist.models.bandwidths import arranged, bandwidth_links, bandwidth_of, column
 from simdist.models.chain import Link
+from simdist.models.places import PlaceOptions
 from simdist.store.datasets import Dataset
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def score_field(
     sigma: float,
     *,
     precision: Precision = ...,
-    **options: Unpack[Places],
+    **options: Unpack[PlaceOptions],
 ) -> ScoreFieldDataset: ...
 @overload
 def score_field(
@@ -187,7 +188,7 @@ def score_field(
     sigma: float,
     *,
     precision: Precision = ...,
-    **options: Unpack[Places],
+    **options: Unpack[PlaceOptions],
 ) -> ScoreField: ...
 def score_field(
     x: Array | Dataset,
@@ -228,7 +229,7 @@ def denoise(
     *,
     last: float | None = ...,
     precision: Precision = ...,
-    **options: Unpack[Places],
+    **options: Unpack[PlaceOptions],
 ) -> DenoisedDataset: ...
 @overload
 def denoise(
@@ -239,7 +240,7 @@ def denoise(
     *,
     last: float | None = ...,
     precision: Precision = ...,
-    **options: Unpack[Places],
+    **options: Unpack[PlaceOptions],
 ) -> Denoised: ...
 def denoise(
     noisy: Array | Dataset,

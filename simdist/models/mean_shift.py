@@ -13,7 +13,7 @@ import numpy as np
 from simdist.models.bandwidths import (
     Bandwidth,
     BandwidthLike,
-    Places,
+    FieldOptions,
     arranged,
     bandwidth_links,
     bandwidth_of,
@@ -126,7 +126,7 @@ def mean_shift_links(
     return (*first, Link(name, MeanShiftStage(), config, {"vectors": of, "bandwidth": width}))
 
 
-class ShiftOptions(Places, total=False):
+class ShiftOptions(FieldOptions, total=False):
     """Keyword options of `mean_shift`, for its typed overloads."""
 
     kernel: Kernel
@@ -136,11 +136,6 @@ class ShiftOptions(Places, total=False):
     tolerance: float
     merge: float | None
     everyone: bool
-    scale: Scale
-    neighbor: int
-    sample: int
-    seed: int
-    precision: Precision
 
 
 @overload

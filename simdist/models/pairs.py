@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
 
 from simdist.errors import ConfigError, PlanTooLarge
 from simdist.measures import Measure, resolve
 from simdist.models.chain import Link, run_links
-from simdist.models.places import borrowed, refuse_unseen, scratch_store, store_of
+from simdist.models.places import PlaceOptions, borrowed, refuse_unseen, scratch_store, store_of
 from simdist.models.vectors import import_array
 from simdist.store.datasets import Dataset
 
@@ -162,7 +162,7 @@ def _within(pairs: PairsDataset, max_pairs: int) -> PairsDataset:
     return pairs
 
 
-class JoinOptions(TypedDict, total=False):
+class JoinOptions(PlaceOptions, total=False):
     """Keyword options of `similarity_join`, for its typed overloads."""
 
     measure: Json | Measure
@@ -170,10 +170,6 @@ class JoinOptions(TypedDict, total=False):
     recall: float
     max_pairs: int
     seed: int
-    store: Store | str | None
-    scratch: Store | str | None
-    engine: Engine | str | None
-    listeners: Sequence[Listener]
 
 
 @overload

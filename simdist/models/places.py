@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypedDict
 
 from simdist.engine.base import Engine
 from simdist.engine.open import open_engine
@@ -13,7 +14,21 @@ from simdist.errors import ConfigError
 from simdist.partitions import forget
 from simdist.store.store import Store, open_store
 
-__all__ = ["borrowed", "refuse_unseen", "scratch_store", "store_of"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from simdist.runner import Listener
+
+__all__ = ["PlaceOptions", "borrowed", "refuse_unseen", "scratch_store", "store_of"]
+
+
+class PlaceOptions(TypedDict, total=False):
+    """Where a call runs and leaves its results: the options that nearly all calls take."""
+
+    store: Store | str | None
+    scratch: Store | str | None
+    engine: Engine | str | None
+    listeners: Sequence[Listener]
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from simdist.engine.ops import Call, map_window
 from simdist.errors import ConfigError, InputError
 from simdist.measures.rows import as_rows
 from simdist.models.chain import Link, run_links
-from simdist.models.places import borrowed, refuse_unseen, scratch_store, store_of
+from simdist.models.places import PlaceOptions, borrowed, refuse_unseen, scratch_store, store_of
 from simdist.models.vectors import import_array
 from simdist.stages.sparse_attention import SparseAttentionStage, SparseConfig
 from simdist.stages.sparse_attention.config import EXACT_ABOVE
@@ -134,7 +134,7 @@ def sparse_attention_links(
     return (Link(name, SparseAttentionStage(), config, inputs),)
 
 
-class SparseOptions(TypedDict, total=False):
+class SparseOptions(PlaceOptions, total=False):
     """Keyword options of `sparse_attention`, for its typed overloads."""
 
     tolerance: float
@@ -144,10 +144,6 @@ class SparseOptions(TypedDict, total=False):
     exclude_self: bool
     sample: int
     seed: int
-    store: Store | str | None
-    scratch: Store | str | None
-    engine: Engine | str | None
-    listeners: Sequence[Listener]
 
 
 @overload
