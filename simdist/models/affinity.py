@@ -54,11 +54,6 @@ class ExemplarsDataset(Dataset):
     """Committed exemplars: see `Dataset`; shards have "labels" as .npy and the Parquet table (row,
     cluster, exemplar). `open` reads them into arrays."""
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> ExemplarsDataset:
-        """The dataset as exemplars."""
-        return cls(dataset.store, dataset.manifest)
-
     def open(self) -> Exemplars:
         """All labels in memory, 8 bytes a row."""
         metrics = self.metrics

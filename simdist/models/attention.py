@@ -77,11 +77,6 @@ class AttentionDataset(Dataset):
     """Committed attention: see `Dataset`. Its outputs are vectors (float32), so that it can be what
     a k-NN graph is made of; `open` reads it into arrays."""
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> AttentionDataset:
-        """The dataset as attention."""
-        return cls(dataset.store, dataset.manifest)
-
     def open(self) -> Attention:
         """All of it in memory: output [n, heads dv], logsumexp [n], or [heads, n] of several."""
         outputs: list[Array] = []

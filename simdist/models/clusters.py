@@ -84,11 +84,6 @@ class ClustersDataset(Dataset):
     """Committed clusters: see `Dataset`; shards have "labels" as .npy and the Parquet table (row,
     cluster), `metrics` the sizes and central rows of the largest hundred."""
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> ClustersDataset:
-        """The dataset as clusters."""
-        return cls(dataset.store, dataset.manifest)
-
     def open(self) -> Clusters:
         """All labels in memory, 8 bytes a row."""
         metrics, objects = self.metrics, self.manifest.objects

@@ -51,11 +51,6 @@ class ComponentsDataset(Dataset):
     """Committed components: see `Dataset`; `metrics` has their number and the largest hundred as
     pairs (component, nodes), and `open` reads them into arrays."""
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> ComponentsDataset:
-        """The dataset as components."""
-        return cls(dataset.store, dataset.manifest)
-
     def open(self) -> Components:
         """All labels and sizes in memory, at most 16 bytes a node."""
         labels, sizes = (

@@ -79,11 +79,6 @@ class DeduplicatedDataset(Dataset):
     `metrics` count rows kept and removed, and list the largest groups.
     """
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> DeduplicatedDataset:
-        """The dataset as a deduplication."""
-        return cls(dataset.store, dataset.manifest)
-
     def open(self) -> Deduplicated:
         """All rows in memory, 20 bytes each."""
         group = np.empty(self.rows, np.int64)

@@ -64,11 +64,6 @@ class ScoreFieldDataset(Dataset):
     """A committed score field: see `Dataset`; shards have "scores" and "log_density" as .npy and
     the Parquet table (row, id, score, log_density)."""
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> ScoreFieldDataset:
-        """The dataset as a score field."""
-        return cls(dataset.store, dataset.manifest)
-
     def open(self) -> ScoreField:
         """All of it in memory, m x d float64."""
         sigma = float(bandwidth_of(self).widths[0])
@@ -98,11 +93,6 @@ class Denoised:
 class DenoisedDataset(Dataset):
     """Committed denoised points, a vectors dataset that every stage on vectors takes: see
     `Dataset`."""
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> DenoisedDataset:
-        """The dataset as denoised points."""
-        return cls(dataset.store, dataset.manifest)
 
     def open(self) -> Denoised:
         """All of it in memory, m x d values."""

@@ -67,11 +67,6 @@ class ModesDataset(Dataset):
     """Committed modes: see `Dataset`; shards have "labels" as .npy and the Parquet table (row, id,
     cluster), `metrics` the sizes of the heaviest hundred."""
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> ModesDataset:
-        """The dataset as modes."""
-        return cls(dataset.store, dataset.manifest)
-
     def open(self) -> Modes:
         """All labels in memory, 8 bytes a row, and the modes."""
         objects, metrics = self.manifest.objects, self.metrics

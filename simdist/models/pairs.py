@@ -61,11 +61,6 @@ class SimilarityPairs:
 class PairsDataset(Dataset):
     """Committed pairs, Parquet shards (row, neighbor, value): see `Dataset`."""
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> PairsDataset:
-        """The dataset as pairs."""
-        return cls(dataset.store, dataset.manifest)
-
     def open(self) -> SimilarityPairs:
         """All pairs in memory, 20 bytes each."""
         return open_pairs(self)

@@ -78,11 +78,6 @@ class LabelsDataset(Dataset):
     """Committed labels: see `Dataset`; a shard has "labels" and "scores" as .npy and the Parquet
     table (row, label, score). `open` reads them into arrays."""
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> LabelsDataset:
-        """The dataset as labels."""
-        return cls(dataset.store, dataset.manifest)
-
     def open(self) -> Labels:
         """All labels and scores in memory, 8 n (c + 1) bytes."""
         metrics = self.metrics

@@ -87,11 +87,6 @@ class SparseAttentionDataset(Dataset):
     """Committed sparse attention: see `Dataset`. Shards are Parquet (row, id, output or the columns
     by name, certificate); `metrics` has certified, missed, fell_back, keys_per_query, tau, ..."""
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> SparseAttentionDataset:
-        """The dataset as attention."""
-        return cls(dataset.store, dataset.manifest)
-
     def open(self) -> SparseAttention:
         """All of it in memory."""
         return open_sparse_attention(self)

@@ -121,11 +121,6 @@ class SpectralDataset(Dataset):
     """A committed spectral embedding: see `Dataset`. `metrics` has eigenvalues, residuals, passes,
     bytes_per_pass, eigengap and state: "converged" or "unconverged"."""
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> SpectralDataset:
-        """The dataset as an embedding."""
-        return cls(dataset.store, dataset.manifest)
-
     @property
     def converged(self) -> bool:
         return bool(self.metrics["state"] == "converged")
