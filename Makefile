@@ -14,7 +14,7 @@ CONFIG ?= configs/debian-packages.yaml
 PY  := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check -qq
 
-.PHONY: help quickstart test chaos lint bench bench-full constraints clean
+.PHONY: help quickstart test test-serial test-others chaos lint bench bench-full constraints clean
 
 help:
 	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST))
@@ -22,14 +22,23 @@ help:
 quickstart: $(VENV)/.prefect
 	@$(PY) -m pipelines $(CONFIG)
 
-# On two cores first; then what has to run alone (servers, clocks). With ARGS, one run.
+# Servers and clocks one test at a time, and beside them all others, which give way: what waits for
+# a server leaves its core to them. With ARGS, one run.
 test: $(VENV)/.test
 ifdef ARGS
 	$(PY) -m pytest $(ARGS)
 else
-	$(PY) -m pytest -m 'not chaos and not alone' -n 2 --dist loadfile
-	$(PY) -m pytest -m 'alone and not chaos'
+	@$(MAKE) --jobs=2 test-serial test-others
 endif
+
+test-serial: $(VENV)/.test
+	$(PY) -m pytest -m 'serial and not chaos'
+
+test-others: $(VENV)/.test
+	@echo "all other tests run beside: they are told when they have ended"
+	@said=$$(mktemp); \
+	nice -n 10 $(PY) -m pytest -m 'not serial and not chaos' -n 2 --dist loadfile > $$said 2>&1; \
+	code=$$?; cat $$said; rm $$said; exit $$code
 
 chaos: $(VENV)/.test
 	$(PY) -m pytest -m chaos

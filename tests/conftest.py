@@ -41,7 +41,7 @@ def s3_uri(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 SERVERS = {"dask_engine", "ray_engine", "s3_server"}  # fixtures that start some
-ALONE = (  # start servers of their own, or look at the clock
+SERIAL = (  # start servers of their own, or look at the clock
     "chaos/",
     "clusters/",
     "engine/",
@@ -55,15 +55,15 @@ ALONE = (  # start servers of their own, or look at the clock
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what runs by itself: `make test` has it after the rest, one test at a time."""
+    """Mark what runs one at a time: `make test` has the others beside it, at a low priority."""
     for item in items:
         path = item.path.relative_to(Path(__file__).parent).as_posix()
         fixtures = set(getattr(item, "fixturenames", ()))
-        if path.startswith(ALONE) or SERVERS & fixtures or _engine(item):
-            item.add_marker("alone")
+        if path.startswith(SERIAL) or SERVERS & fixtures or _engine(item):
+            item.add_marker("serial")
 
 
 def _engine(item: pytest.Item) -> bool:
-    """Whether `engine` is one that starts processes."""
+    """Whether `engine`, or the `kind` that a test asks for, is one that starts processes."""
     given = getattr(getattr(item, "callspec", None), "params", {})
-    return given.get("engine") in ("dask", "ray")
+    return any(given.get(name) in ("dask", "ray") for name in ("engine", "kind"))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
 
 from simdist.models.chain import Link, run_links
 from simdist.models.links import Graph, linked
+from simdist.models.places import PlaceOptions
 from simdist.panels import rows_between
 from simdist.store.datasets import Dataset
 
@@ -53,11 +54,6 @@ class ExemplarsDataset(Dataset):
     """Committed exemplars: see `Dataset`; shards have "labels" as .npy and the Parquet table (row,
     cluster, exemplar). `open` reads them into arrays."""
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> ExemplarsDataset:
-        """The dataset as exemplars."""
-        return cls(dataset.store, dataset.manifest)
-
     def open(self) -> Exemplars:
         """All labels in memory, 8 bytes a row."""
         metrics = self.metrics
@@ -88,7 +84,7 @@ def affinity_links(
     return (Link(name, AffinityPropagationStage(), config, {"graph": of}),)
 
 
-class AffinityOptions(TypedDict, total=False):
+class AffinityOptions(PlaceOptions, total=False):
     """Keyword options of `affinity_propagation`, for its typed overloads."""
 
     preference: float | Literal["median"]
@@ -97,10 +93,6 @@ class AffinityOptions(TypedDict, total=False):
     patience: int
     rounds: Literal[1, 2]
     seed: int
-    store: Store | str | None
-    scratch: Store | str | None
-    engine: Engine | str | None
-    listeners: Sequence[Listener]
 
 
 @overload

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, Unpack, overload
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from simdist.models.heads import (
     unit_gradients,
     unit_output,
 )
-from simdist.models.places import borrowed, in_scratch, store_of
+from simdist.models.places import PlaceOptions, borrowed, in_scratch, store_of
 from simdist.store.datasets import Dataset
 
 if TYPE_CHECKING:
@@ -76,11 +76,6 @@ class AttentionGradients(NamedTuple):
 class AttentionDataset(Dataset):
     """Committed attention: see `Dataset`. Its outputs are vectors (float32), so that it can be what
     a k-NN graph is made of; `open` reads it into arrays."""
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> AttentionDataset:
-        """The dataset as attention."""
-        return cls(dataset.store, dataset.manifest)
 
     def open(self) -> Attention:
         """All of it in memory: output [n, heads dv], logsumexp [n], or [heads, n] of several."""
@@ -144,7 +139,7 @@ def attention_links(
     return (Link(name, AttentionStage(), config, inputs),)
 
 
-class AttentionOptions(TypedDict, total=False):
+class AttentionOptions(PlaceOptions, total=False):
     """Keyword options of `attention`, for its typed overloads."""
 
     scale: float | None
@@ -153,10 +148,6 @@ class AttentionOptions(TypedDict, total=False):
     kv_heads: int | None
     columns: Iterable[str]
     dtype: DType | None
-    store: Store | str | None
-    scratch: Store | str | None
-    engine: Engine | str | None
-    listeners: Sequence[Listener]
 
 
 @overload

@@ -9,13 +9,13 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
 from simdist.errors import ConfigError
 from simdist.models.chain import Link, run_link, run_links
-from simdist.models.places import borrowed, in_scratch, refuse_unseen, store_of
+from simdist.models.places import PlaceOptions, borrowed, in_scratch, refuse_unseen, store_of
 from simdist.panels import rows_between
 from simdist.store.datasets import Dataset
 
@@ -31,7 +31,6 @@ __all__ = [
     "Bandwidth",
     "BandwidthLike",
     "FieldOptions",
-    "Places",
     "arranged",
     "bandwidth_links",
     "bandwidth_of",
@@ -74,16 +73,7 @@ class Bandwidth:
         return f"Bandwidth({value}, rule={self.rule!r})"
 
 
-class Places(TypedDict, total=False):
-    """Where a call runs and leaves its results: see `kernel_density`."""
-
-    store: Store | str | None
-    scratch: Store | str | None
-    engine: Engine | str | None
-    listeners: Sequence[Listener]
-
-
-class FieldOptions(Places, total=False):
+class FieldOptions(PlaceOptions, total=False):
     """What bandwidths and products take: see `kernel_density`."""
 
     scale: Scale

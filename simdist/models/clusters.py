@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, overload
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from simdist.errors import ConfigError, InputError
 from simdist.models.chain import Link, run_links
 from simdist.models.components import components_links
 from simdist.models.links import SimilarityGraph, linked
-from simdist.models.places import borrowed, in_scratch, refuse_unseen, store_of
+from simdist.models.places import PlaceOptions, borrowed, in_scratch, refuse_unseen, store_of
 from simdist.models.propagation import labels_of
 from simdist.models.spectral import spectral_links
 from simdist.models.vectors import import_array
@@ -83,11 +83,6 @@ class Clusters:
 class ClustersDataset(Dataset):
     """Committed clusters: see `Dataset`; shards have "labels" as .npy and the Parquet table (row,
     cluster), `metrics` the sizes and central rows of the largest hundred."""
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> ClustersDataset:
-        """The dataset as clusters."""
-        return cls(dataset.store, dataset.manifest)
 
     def open(self) -> Clusters:
         """All labels in memory, 8 bytes a row."""
@@ -206,7 +201,7 @@ def _count(clusters: Count) -> int | None:
     return int(clusters)
 
 
-class ClusterOptions(TypedDict, total=False):
+class ClusterOptions(PlaceOptions, total=False):
     """Keyword options of `spectral_clusters`, for its typed overloads."""
 
     method: Method
@@ -219,10 +214,6 @@ class ClusterOptions(TypedDict, total=False):
     seed: int
     smallest: int | None
     central: int
-    store: Store | str | None
-    scratch: Store | str | None
-    engine: Engine | str | None
-    listeners: Sequence[Listener]
 
 
 @overload

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 
 from simdist.models.chain import Link, run_links
 from simdist.models.links import Graph, linked
+from simdist.models.places import PlaceOptions
 from simdist.store.datasets import Dataset
 
 if TYPE_CHECKING:
@@ -50,11 +51,6 @@ class ComponentsDataset(Dataset):
     """Committed components: see `Dataset`; `metrics` has their number and the largest hundred as
     pairs (component, nodes), and `open` reads them into arrays."""
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> ComponentsDataset:
-        """The dataset as components."""
-        return cls(dataset.store, dataset.manifest)
-
     def open(self) -> Components:
         """All labels and sizes in memory, at most 16 bytes a node."""
         labels, sizes = (
@@ -71,21 +67,10 @@ def components_links(name: str, of: str) -> tuple[Link, ...]:
     return (Link(name, ConnectedComponents(), ComponentsConfig(), {"links": of}),)
 
 
-class ComponentsOptions(TypedDict, total=False):
-    """Keyword options of `connected_components`, for its typed overloads."""
-
-    store: Store | str | None
-    scratch: Store | str | None
-    engine: Engine | str | None
-    listeners: Sequence[Listener]
-
-
 @overload
-def connected_components(
-    graph: Dataset, **options: Unpack[ComponentsOptions]
-) -> ComponentsDataset: ...
+def connected_components(graph: Dataset, **options: Unpack[PlaceOptions]) -> ComponentsDataset: ...
 @overload
-def connected_components(graph: Any, **options: Unpack[ComponentsOptions]) -> Components: ...
+def connected_components(graph: Any, **options: Unpack[PlaceOptions]) -> Components: ...
 def connected_components(
     graph: Graph,
     *,

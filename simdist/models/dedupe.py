@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack, overload
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from simdist.measures import Measure, resolve
 from simdist.models.chain import Link, run_links
 from simdist.models.links import SimilarityGraph, linked
 from simdist.models.pairs import MAX_PAIRS, Method, join_links, refuse_mixed
-from simdist.models.places import borrowed, in_scratch, refuse_unseen, store_of
+from simdist.models.places import PlaceOptions, borrowed, in_scratch, refuse_unseen, store_of
 from simdist.models.vectors import import_array
 from simdist.operators import LINKS
 from simdist.store.datasets import Dataset
@@ -79,11 +79,6 @@ class DeduplicatedDataset(Dataset):
     `metrics` count rows kept and removed, and list the largest groups.
     """
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> DeduplicatedDataset:
-        """The dataset as a deduplication."""
-        return cls(dataset.store, dataset.manifest)
-
     def open(self) -> Deduplicated:
         """All rows in memory, 20 bytes each."""
         group = np.empty(self.rows, np.int64)
@@ -132,7 +127,7 @@ def dedupe_links(
     return (*links, Link(name, Deduplicate(), config, inputs))
 
 
-class DedupeOptions(TypedDict, total=False):
+class DedupeOptions(PlaceOptions, total=False):
     """Keyword options of `deduplicate`, for its typed overloads."""
 
     measure: Json | Measure
@@ -145,10 +140,6 @@ class DedupeOptions(TypedDict, total=False):
     max_pairs: int
     max_removed: float
     seed: int
-    store: Store | str | None
-    scratch: Store | str | None
-    engine: Engine | str | None
-    listeners: Sequence[Listener]
 
 
 @overload
@@ -259,22 +250,15 @@ def _of_vectors(
     if isinstance(x, Dataset):
         place = x.store if places["store"] is None else store_of(places["store"])
         with borrowed(places["engine"], place) as opened:
-            datasets = {**given, **_ranks(keep, x.rows, place, opened)}
-            made = run_links(
-                _ranked(links, datasets), datasets, store=place, engine=opened, listeners=listeners
-            )
-        return DeduplicatedDataset.of(made["dedupe"])
+            return _made(links, given, keep, x.rows, Places(place, opened, listeners))
     with in_scratch(places["scratch"], places["engine"]) as (place, opened):
         refuse_unseen(opened, place)
         datasets = {
             role: import_array(rows, store=place, engine=opened, listeners=listeners)
             for role, rows in given.items()
         }
-        datasets |= _ranks(keep, len(x), place, opened)
-        made = run_links(
-            _ranked(links, datasets), datasets, store=place, engine=opened, listeners=listeners
-        )
-        return DeduplicatedDataset.of(made["dedupe"]).open()
+        there = Places(place, opened, listeners)
+        return _made(links, datasets, keep, len(x), there).open()
 
 
 def _of_pairs(
@@ -292,35 +276,42 @@ def _of_pairs(
             " [n], lowest kept."
         )
     if isinstance(x, Dataset) and x.stage == "similarity_join":
-        shared |= _of_join(x, threshold)
+        config = dedupe_config(keep, {**shared, **_of_join(x, threshold)})
+        link = Link("dedupe", Deduplicate(), config, {"pairs": "pairs"})
         place = x.store if places["store"] is None else store_of(places["store"])
         with borrowed(places["engine"], place) as opened:
-            datasets = {"pairs": x, **_ranks(keep, int(x.metrics["nodes"]), place, opened)}
-            link = Link("dedupe", Deduplicate(), dedupe_config(keep, shared), {"pairs": "pairs"})
-            made = run_links(
-                _ranked((link,), datasets),
-                datasets,
-                store=place,
-                engine=opened,
-                listeners=places["listeners"],
-            )
-        return DeduplicatedDataset.of(made["dedupe"])
+            there = Places(place, opened, places["listeners"])
+            return _made((link,), {"pairs": x}, keep, int(x.metrics["nodes"]), there)
     # of a graph, a larger weight is nearer; every edge counts where no threshold is given
     least = float(np.finfo(np.float32).tiny if threshold is None else threshold)
-    shared |= {"threshold": least, "measure": resolve("dot").spec()}
+    of_graph = {"threshold": least, "measure": resolve("dot").spec()}
+    config = dedupe_config(keep, {**shared, **of_graph})
+    link = Link("dedupe", Deduplicate(), config, {"pairs": "pairs"})
     with linked(x, **places) as (links, place, opened):
-        nodes = int(links.metrics["nodes"])
-        datasets = {"pairs": links, **_ranks(keep, nodes, place, opened)}
-        link = Link("dedupe", Deduplicate(), dedupe_config(keep, shared), {"pairs": "pairs"})
-        made = run_links(
-            _ranked((link,), datasets),
-            datasets,
-            store=place,
-            engine=opened,
-            listeners=places["listeners"],
-        )
-        found = DeduplicatedDataset.of(made["dedupe"])
+        there = Places(place, opened, places["listeners"])
+        found = _made((link,), {"pairs": links}, keep, int(links.metrics["nodes"]), there)
         return found if isinstance(x, Dataset) else found.open()
+
+
+class Places(NamedTuple):
+    """Where a deduplication is made, opened already."""
+
+    store: Store
+    engine: Engine
+    listeners: Sequence[Listener]
+
+
+def _made(
+    links: Sequence[Link],
+    datasets: Mapping[str, Dataset],
+    keep: str | Array,
+    rows: int,
+    there: Places,
+) -> DeduplicatedDataset:
+    """The links run on these datasets, and on the ranks of their rows where `keep` is some."""
+    datasets = {**datasets, **_ranks(keep, rows, there.store, there.engine)}
+    made = run_links(_ranked(links, datasets), datasets, **there._asdict())
+    return DeduplicatedDataset.of(made["dedupe"])
 
 
 def _of_join(pairs: Dataset, threshold: float | None) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Unpack, overload
 import numpy as np
 
 from simdist.errors import ConfigError
-from simdist.models.bandwidths import Places, arranged, bandwidth_links, bandwidth_of, column
+from simdist.models.bandwidths import arranged, bandwidth_links, bandwidth_of, column
 from simdist.models.chain import Link
+from simdist.models.places import PlaceOptions
 from simdist.store.datasets import Dataset
 
 if TYPE_CHECKING:
@@ -63,11 +64,6 @@ class ScoreFieldDataset(Dataset):
     """A committed score field: see `Dataset`; shards have "scores" and "log_density" as .npy and
     the Parquet table (row, id, score, log_density)."""
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> ScoreFieldDataset:
-        """The dataset as a score field."""
-        return cls(dataset.store, dataset.manifest)
-
     def open(self) -> ScoreField:
         """All of it in memory, m x d float64."""
         sigma = float(bandwidth_of(self).widths[0])
@@ -97,11 +93,6 @@ class Denoised:
 class DenoisedDataset(Dataset):
     """Committed denoised points, a vectors dataset that every stage on vectors takes: see
     `Dataset`."""
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> DenoisedDataset:
-        """The dataset as denoised points."""
-        return cls(dataset.store, dataset.manifest)
 
     def open(self) -> Denoised:
         """All of it in memory, m x d values."""
@@ -178,7 +169,7 @@ def score_field(
     sigma: float,
     *,
     precision: Precision = ...,
-    **options: Unpack[Places],
+    **options: Unpack[PlaceOptions],
 ) -> ScoreFieldDataset: ...
 @overload
 def score_field(
@@ -187,7 +178,7 @@ def score_field(
     sigma: float,
     *,
     precision: Precision = ...,
-    **options: Unpack[Places],
+    **options: Unpack[PlaceOptions],
 ) -> ScoreField: ...
 def score_field(
     x: Array | Dataset,
@@ -228,7 +219,7 @@ def denoise(
     *,
     last: float | None = ...,
     precision: Precision = ...,
-    **options: Unpack[Places],
+    **options: Unpack[PlaceOptions],
 ) -> DenoisedDataset: ...
 @overload
 def denoise(
@@ -239,7 +230,7 @@ def denoise(
     *,
     last: float | None = ...,
     precision: Precision = ...,
-    **options: Unpack[Places],
+    **options: Unpack[PlaceOptions],
 ) -> Denoised: ...
 def denoise(
     noisy: Array | Dataset,

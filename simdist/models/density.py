@@ -70,11 +70,6 @@ class DensityDataset(Dataset):
     """Committed log densities: see `Dataset`; shards have "log_density" as .npy and the Parquet
     table (row, id, log_density)."""
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> DensityDataset:
-        """The dataset as densities."""
-        return cls(dataset.store, dataset.manifest)
-
     def open(self) -> KernelDensity:
         """All of it in memory, 8 bytes a point."""
         return KernelDensity(
@@ -112,11 +107,6 @@ class OutlierScores:
 class OutliersDataset(Dataset):
     """Committed outlier scores: see `Dataset`; shards have "scores" as .npy and the Parquet table
     (row, id, scores)."""
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> OutliersDataset:
-        """The dataset as scores."""
-        return cls(dataset.store, dataset.manifest)
 
     def open(self) -> OutlierScores:
         """All of it in memory, 16 bytes a row."""

@@ -253,11 +253,6 @@ class KnnGraph:
 class GraphDataset(Dataset):
     """A committed k-NN graph: see `Dataset`; `open` reads it into arrays."""
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> GraphDataset:
-        """The dataset as a graph."""
-        return cls(dataset.store, dataset.manifest)
-
     def open(self) -> KnnGraph:
         """The whole graph in memory, n x k x 12 bytes."""
         return open_graph(self)

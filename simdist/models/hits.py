@@ -85,11 +85,6 @@ class Hits:
 class HitsDataset(Dataset):
     """Committed hits: see `Dataset`; `open` reads them into arrays."""
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> HitsDataset:
-        """The dataset as hits."""
-        return cls(dataset.store, dataset.manifest)
-
     def open(self) -> Hits:
         """All hits in memory, 12 bytes each."""
         return open_hits(self)

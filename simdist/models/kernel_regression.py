@@ -61,11 +61,6 @@ class RegressionDataset(Dataset):
     """Committed predictions: see `Dataset`; shards have "predictions" [rows, t] as .npy and the
     Parquet table (row, id, a column for each of the values)."""
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> RegressionDataset:
-        """The dataset as predictions."""
-        return cls(dataset.store, dataset.manifest)
-
     def open(self) -> KernelRegression:
         """All of it in memory, m x t float64."""
         return KernelRegression(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from simdist.measures import Measure, resolve
 from simdist.models.chain import Link, run_links
 from simdist.models.graphs import GraphDataset, KnnGraph
-from simdist.models.places import borrowed, in_scratch, refuse_unseen, store_of
+from simdist.models.places import PlaceOptions, borrowed, in_scratch, refuse_unseen, store_of
 from simdist.models.vectors import import_array
 from simdist.stages.graph.config import KnnGraphConfig, KnnParams
 from simdist.store.datasets import Dataset
@@ -54,7 +54,7 @@ def knn_links(
     )
 
 
-class KnnOptions(TypedDict, total=False):
+class KnnOptions(PlaceOptions, total=False):
     """Keyword options of `knn_graph`, for its typed overloads."""
 
     measure: Json | Measure
@@ -62,10 +62,6 @@ class KnnOptions(TypedDict, total=False):
     method: Method
     seed: int
     params: KnnParams | None
-    store: Store | str | None
-    scratch: Store | str | None
-    engine: Engine | str | None
-    listeners: Sequence[Listener]
 
 
 @overload

@@ -96,11 +96,6 @@ class SimilarityGraph:
 class LinksDataset(Dataset):
     """A committed similarity graph: see `Dataset`; `open` reads it into arrays."""
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> LinksDataset:
-        """The dataset as a similarity graph."""
-        return cls(dataset.store, dataset.manifest)
-
     def open(self) -> SimilarityGraph:
         """The whole graph in memory, 12 bytes an entry."""
         return open_links(self)

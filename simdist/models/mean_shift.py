@@ -13,7 +13,7 @@ import numpy as np
 from simdist.models.bandwidths import (
     Bandwidth,
     BandwidthLike,
-    Places,
+    FieldOptions,
     arranged,
     bandwidth_links,
     bandwidth_of,
@@ -66,11 +66,6 @@ class Modes:
 class ModesDataset(Dataset):
     """Committed modes: see `Dataset`; shards have "labels" as .npy and the Parquet table (row, id,
     cluster), `metrics` the sizes of the heaviest hundred."""
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> ModesDataset:
-        """The dataset as modes."""
-        return cls(dataset.store, dataset.manifest)
 
     def open(self) -> Modes:
         """All labels in memory, 8 bytes a row, and the modes."""
@@ -126,7 +121,7 @@ def mean_shift_links(
     return (*first, Link(name, MeanShiftStage(), config, {"vectors": of, "bandwidth": width}))
 
 
-class ShiftOptions(Places, total=False):
+class ShiftOptions(FieldOptions, total=False):
     """Keyword options of `mean_shift`, for its typed overloads."""
 
     kernel: Kernel
@@ -136,11 +131,6 @@ class ShiftOptions(Places, total=False):
     tolerance: float
     merge: float | None
     everyone: bool
-    scale: Scale
-    neighbor: int
-    sample: int
-    seed: int
-    precision: Precision
 
 
 @overload

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
 
 from simdist.errors import ConfigError, PlanTooLarge
 from simdist.measures import Measure, resolve
 from simdist.models.chain import Link, run_links
-from simdist.models.places import borrowed, in_scratch, refuse_unseen, store_of
+from simdist.models.places import PlaceOptions, borrowed, in_scratch, refuse_unseen, store_of
 from simdist.models.vectors import import_array
 from simdist.store.datasets import Dataset
 
@@ -60,11 +60,6 @@ class SimilarityPairs:
 @dataclass(frozen=True, slots=True)
 class PairsDataset(Dataset):
     """Committed pairs, Parquet shards (row, neighbor, value): see `Dataset`."""
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> PairsDataset:
-        """The dataset as pairs."""
-        return cls(dataset.store, dataset.manifest)
 
     def open(self) -> SimilarityPairs:
         """All pairs in memory, 20 bytes each."""
@@ -162,7 +157,7 @@ def _within(pairs: PairsDataset, max_pairs: int) -> PairsDataset:
     return pairs
 
 
-class JoinOptions(TypedDict, total=False):
+class JoinOptions(PlaceOptions, total=False):
     """Keyword options of `similarity_join`, for its typed overloads."""
 
     measure: Json | Measure
@@ -170,10 +165,6 @@ class JoinOptions(TypedDict, total=False):
     recall: float
     max_pairs: int
     seed: int
-    store: Store | str | None
-    scratch: Store | str | None
-    engine: Engine | str | None
-    listeners: Sequence[Listener]
 
 
 @overload

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypedDict
 
 from simdist.engine.base import Engine
 from simdist.engine.local import LOCAL_MEMORY, LocalEngine
@@ -15,9 +16,23 @@ from simdist.partitions import forget
 from simdist.store.held import HeldStore
 from simdist.store.store import Store, open_store
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from simdist.runner import Listener
+
 HELD_SHARE = 4  # a part of the engine's memory, one in so many, may be arrays on their way
 
-__all__ = ["borrowed", "in_scratch", "refuse_unseen", "scratch_store", "store_of"]
+__all__ = ["PlaceOptions", "borrowed", "in_scratch", "refuse_unseen", "scratch_store", "store_of"]
+
+
+class PlaceOptions(TypedDict, total=False):
+    """Where a call runs and leaves its results: the options that nearly all calls take."""
+
+    store: Store | str | None
+    scratch: Store | str | None
+    engine: Engine | str | None
+    listeners: Sequence[Listener]
 
 
 @contextmanager

@@ -49,11 +49,6 @@ class PredictionsDataset(Dataset):
     """Committed predictions: see `Dataset`; a shard has "mean", "variance" and "latent" as .npy and
     the Parquet table (row, id, mean, variance, latent_variance). `open` reads them into arrays."""
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> PredictionsDataset:
-        """The dataset as predictions."""
-        return cls(dataset.store, dataset.manifest)
-
     def open(self) -> Predictions:
         """All predictions in memory, 24 bytes a row."""
         roles = ("mean", "variance", "latent")
@@ -84,11 +79,6 @@ class ClassProbabilities:
 class ProbabilitiesDataset(Dataset):
     """Committed class probabilities: see `Dataset`; a shard has "probabilities" [rows, c] as .npy
     and the Parquet table (row, id, label, probability). `open` reads them into arrays."""
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> ProbabilitiesDataset:
-        """The dataset as class probabilities."""
-        return cls(dataset.store, dataset.manifest)
 
     def open(self) -> ClassProbabilities:
         """All probabilities in memory, 8 c bytes a row."""

@@ -12,13 +12,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 
 from simdist.errors import InputError
 from simdist.models.chain import Link, run_link, run_links
 from simdist.models.links import Graph, Linked, linked
+from simdist.models.places import PlaceOptions
 from simdist.models.vectors import import_array
 from simdist.panels import rows_between
 from simdist.store.datasets import Dataset
@@ -76,11 +77,6 @@ class Labels:
 class LabelsDataset(Dataset):
     """Committed labels: see `Dataset`; a shard has "labels" and "scores" as .npy and the Parquet
     table (row, label, score). `open` reads them into arrays."""
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> LabelsDataset:
-        """The dataset as labels."""
-        return cls(dataset.store, dataset.manifest)
 
     def open(self) -> Labels:
         """All labels and scores in memory, 8 n (c + 1) bytes."""
@@ -156,16 +152,7 @@ def correct_links(
     return (Link(name, CorrectAndSmoothStage(), config, inputs),)
 
 
-class Places(TypedDict, total=False):
-    """Where a call on a graph runs and leaves its results: see `propagate`."""
-
-    store: Store | str | None
-    scratch: Store | str | None
-    engine: Engine | str | None
-    listeners: Sequence[Listener]
-
-
-class PropagateOptions(Places, total=False):
+class PropagateOptions(PlaceOptions, total=False):
     """Keyword options of `propagate`, for its typed overloads."""
 
     kind: Kind
@@ -242,7 +229,7 @@ def propagate(
         return np.array(rows_between(found, "vectors", 0, found.rows))
 
 
-class LabelOptions(Places, total=False):
+class LabelOptions(PlaceOptions, total=False):
     """Keyword options of `label_propagation`, for its typed overloads."""
 
     kind: LabelKind
@@ -301,7 +288,7 @@ def label_propagation(
         return _labels_as(graph, LabelsDataset.of(made["labelled"]))
 
 
-class CorrectOptions(Places, total=False):
+class CorrectOptions(PlaceOptions, total=False):
     """Keyword options of `correct_and_smooth`, for its typed overloads."""
 
     correct: float

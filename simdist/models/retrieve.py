@@ -18,7 +18,7 @@ from simdist.models.array_index import (
 )
 from simdist.models.chain import Link, run_link, run_links
 from simdist.models.hits import Hits, HitsDataset
-from simdist.models.places import borrowed, in_scratch, refuse_unseen, store_of
+from simdist.models.places import PlaceOptions, borrowed, in_scratch, refuse_unseen, store_of
 from simdist.models.vectors import import_array
 from simdist.store.datasets import Dataset
 
@@ -84,8 +84,8 @@ def retrieve_links(
     return (*made, Link(name, Retrieve(), config, inputs))
 
 
-class Places(TypedDict, total=False):
-    """Where `index` works, for its typed overloads."""
+class IndexOptions(TypedDict, total=False):
+    """Keyword options of `index`, for its typed overloads."""
 
     measure: Json | Measure
     cells: int | None
@@ -96,9 +96,9 @@ class Places(TypedDict, total=False):
 
 
 @overload
-def index(corpus: Dataset, **options: Unpack[Places]) -> Dataset: ...
+def index(corpus: Dataset, **options: Unpack[IndexOptions]) -> Dataset: ...
 @overload
-def index(corpus: Array, **options: Unpack[Places]) -> ArrayIndex: ...
+def index(corpus: Array, **options: Unpack[IndexOptions]) -> ArrayIndex: ...
 def index(
     corpus: Array | Dataset,
     *,
@@ -133,7 +133,7 @@ def index(
         return index_array(corpus, chosen, cells=cells, seed=seed, engine=opened)
 
 
-class RetrieveOptions(TypedDict, total=False):
+class RetrieveOptions(PlaceOptions, total=False):
     """Keyword options of `retrieve`, for its typed overloads."""
 
     measure: Json | Measure | None
@@ -143,10 +143,6 @@ class RetrieveOptions(TypedDict, total=False):
     index: Dataset | ArrayIndex | None
     probes: int | None
     seed: int
-    store: Store | str | None
-    scratch: Store | str | None
-    engine: Engine | str | None
-    listeners: Sequence[Listener]
 
 
 @overload

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Literal, Unpack, overload
 
 from simdist.errors import ConfigError
 from simdist.measures import Measure, resolve
 from simdist.models.chain import Link, run_links
 from simdist.models.graphs import GraphDataset, KnnGraph
-from simdist.models.places import borrowed, in_scratch, refuse_unseen, store_of
+from simdist.models.places import PlaceOptions, borrowed, in_scratch, refuse_unseen, store_of
 from simdist.models.vectors import import_array
 from simdist.store.datasets import Dataset
 
@@ -57,7 +57,7 @@ def search_links(
     )
 
 
-class SearchOptions(TypedDict, total=False):
+class SearchOptions(PlaceOptions, total=False):
     """Keyword options of `knn`, for its typed overloads."""
 
     measure: Json | Measure
@@ -65,10 +65,6 @@ class SearchOptions(TypedDict, total=False):
     recall: float | None
     seed: int
     probes: int | None
-    store: Store | str | None
-    scratch: Store | str | None
-    engine: Engine | str | None
-    listeners: Sequence[Listener]
 
 
 @overload

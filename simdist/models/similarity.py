@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from simdist.errors import InputError
 from simdist.models.chain import Link, run_link, run_links
 from simdist.models.graphs import KnnGraph
 from simdist.models.links import LinksDataset, SimilarityGraph, open_links
-from simdist.models.places import borrowed, in_scratch, refuse_unseen, store_of
+from simdist.models.places import PlaceOptions, borrowed, in_scratch, refuse_unseen, store_of
 from simdist.store.datasets import Dataset
 
 if TYPE_CHECKING:
@@ -38,16 +38,12 @@ def similarity_links(
     return (Link(name, SimilarityGraphStage(), config, {"graph": of}),)
 
 
-class SimilarityOptions(TypedDict, total=False):
+class SimilarityOptions(PlaceOptions, total=False):
     """Keyword options of `similarity_graph`, for its typed overloads."""
 
     symmetrize: Symmetrize
     weights: Weights
     scale_neighbor: int
-    store: Store | str | None
-    scratch: Store | str | None
-    engine: Engine | str | None
-    listeners: Sequence[Listener]
 
 
 @overload

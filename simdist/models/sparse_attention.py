@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from simdist.engine.ops import Call, map_window
 from simdist.errors import ConfigError, InputError
 from simdist.measures.rows import as_rows
 from simdist.models.chain import Link, run_links
-from simdist.models.places import borrowed, in_scratch, refuse_unseen, store_of
+from simdist.models.places import PlaceOptions, borrowed, in_scratch, refuse_unseen, store_of
 from simdist.models.vectors import import_array
 from simdist.stages.sparse_attention import SparseAttentionStage, SparseConfig
 from simdist.stages.sparse_attention.config import EXACT_ABOVE
@@ -87,11 +87,6 @@ class SparseAttentionDataset(Dataset):
     """Committed sparse attention: see `Dataset`. Shards are Parquet (row, id, output or the columns
     by name, certificate); `metrics` has certified, missed, fell_back, keys_per_query, tau, ..."""
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> SparseAttentionDataset:
-        """The dataset as attention."""
-        return cls(dataset.store, dataset.manifest)
-
     def open(self) -> SparseAttention:
         """All of it in memory."""
         return open_sparse_attention(self)
@@ -134,7 +129,7 @@ def sparse_attention_links(
     return (Link(name, SparseAttentionStage(), config, inputs),)
 
 
-class SparseOptions(TypedDict, total=False):
+class SparseOptions(PlaceOptions, total=False):
     """Keyword options of `sparse_attention`, for its typed overloads."""
 
     tolerance: float
@@ -144,10 +139,6 @@ class SparseOptions(TypedDict, total=False):
     exclude_self: bool
     sample: int
     seed: int
-    store: Store | str | None
-    scratch: Store | str | None
-    engine: Engine | str | None
-    listeners: Sequence[Listener]
 
 
 @overload
@@ -369,7 +360,7 @@ class _Work:
 
     @classmethod
     def of(cls, q: Array, k: Array, v: Array, config: SparseConfig) -> _Work:
-        from simdist.compiled.logits import encode  # noqa: PLC0415 - numba at the first call
+        from simdist.compiled.twice_coded import encode  # noqa: PLC0415 - numba at the first call
         from simdist.stages.sparse_attention.bounds import KeyFacts  # noqa: PLC0415
         from simdist.stages.sparse_attention.fold import PILOT  # noqa: PLC0415
         from simdist.stages.sparse_attention.queries import Panel  # noqa: PLC0415

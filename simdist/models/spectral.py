@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 
@@ -13,14 +12,12 @@ from simdist.errors import InputError
 from simdist.models.chain import Link, run_links
 from simdist.models.components import components_links
 from simdist.models.links import Graph, linked
+from simdist.models.places import PlaceOptions
 from simdist.operators import degree_power
 from simdist.stages.spectral.config import Laplacian, Solver, SpectralConfig
 from simdist.store.datasets import Dataset
 
 if TYPE_CHECKING:
-    from simdist.engine.base import Engine
-    from simdist.runner import Listener
-    from simdist.store.store import Store
     from simdist.types import Array, Bools, Float64
 
 __all__ = [
@@ -124,11 +121,6 @@ class SpectralDataset(Dataset):
     """A committed spectral embedding: see `Dataset`. `metrics` has eigenvalues, residuals, passes,
     bytes_per_pass, eigengap and state: "converged" or "unconverged"."""
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> SpectralDataset:
-        """The dataset as an embedding."""
-        return cls(dataset.store, dataset.manifest)
-
     @property
     def converged(self) -> bool:
         return bool(self.metrics["state"] == "converged")
@@ -194,7 +186,7 @@ def spectral_links(
     return (*first, Link(name, SpectralStage(), config, {"links": of, "components": found}))
 
 
-class SpectralOptions(TypedDict, total=False):
+class SpectralOptions(PlaceOptions, total=False):
     """Keyword options of `spectral_embedding` and `diffusion_map`, for their typed overloads."""
 
     tolerance: float
@@ -202,10 +194,6 @@ class SpectralOptions(TypedDict, total=False):
     seed: int
     guards: int | None
     max_passes: int
-    store: Store | str | None
-    scratch: Store | str | None
-    engine: Engine | str | None
-    listeners: Sequence[Listener]
 
 
 @overload

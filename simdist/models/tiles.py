@@ -42,11 +42,6 @@ class TilesDataset(Dataset):
     the coordinates `row` and `column`, which hold the ids.
     """
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> TilesDataset:
-        """The dataset as a matrix."""
-        return cls(dataset.store, dataset.manifest)
-
     @property
     def path(self) -> str:
         """Where zarr finds the group: `<store>/arrays/<fingerprint>`."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from simdist.errors import ConfigError, IntegrityError, StoreError
 from simdist.store.place import check_key
@@ -135,6 +135,11 @@ class Dataset:
 
     store: Store
     manifest: Manifest
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Self:
+        """The same dataset as one of this class, which knows how to open it."""
+        return cls(dataset.store, dataset.manifest)
 
     @property
     def fingerprint(self) -> str:

@@ -18,40 +18,19 @@ gamma. Then both in turn, A B A B; wall and CPU seconds of fit, and of predictin
 from __future__ import annotations
 
 import argparse
-import gzip
 import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 import simdist as sd
-from tests.bench.datasets import MNIST
 from tests.bench.ledger import machine
+from tests.bench.splits import GRID, UCI, Split, Took, mnist, timed, uci
 
-UCI = ("kin40k", "bike", "elevators")
 ALPHAS = np.logspace(-6, 3, 13)
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # of an RBF as wide as the rows lie apart
 SAMPLE = 3000
-C, GAMMA = (3.0, 10.0, 30.0), (0.015, 0.02, 0.03)
-
-
-class Split(NamedTuple):
-    """Rows trained on and rows to predict, standardised."""
-
-    x: np.ndarray
-    y: np.ndarray
-    x_new: np.ndarray
-    y_new: np.ndarray
-
-
-class Took(NamedTuple):
-    """Wall and CPU seconds."""
-
-    wall: float
-    cpu: float
 
 
 def main() -> None:
@@ -71,8 +50,8 @@ def _ridge(sets: list[str], options: argparse.Namespace) -> None:
     print("| set | rows | kernel found s | centres | kept | alpha | RMSE | fit s | CPU s |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name in sets:
-        splits = [_split(name, seed, options.rows) for seed in range(options.seeds)]
-        kernels = [_timed(lambda one=one: _kernel(one, options.widths)) for one in splits]
+        splits = [uci(name, seed, options.rows) for seed in range(options.seeds)]
+        kernels = [timed(lambda one=one: _kernel(one, options.widths)) for one in splits]
         for m in centers:
             runs = [
                 _ridge_run(split, kernel, m)
@@ -96,7 +75,7 @@ def _ridge(sets: list[str], options: argparse.Namespace) -> None:
 
 
 def _ridge_run(split: Split, kernel: Any, m: int) -> tuple[float, sd.KernelRidge, Took]:
-    fit, took = _timed(
+    fit, took = timed(
         lambda: sd.KernelRidge(kernel, alphas=ALPHAS, centers=m).fit(split.x, split.y)
     )
     return _rmse(fit.predict(split.x_new), split.y_new), fit, took
@@ -107,10 +86,10 @@ def _exact(name: str, split: Split, kernel: Any, alpha: float) -> None:
 
     rows = min(len(split.y), 8000)
     x, y = split.x[:rows], split.y[:rows]
-    exact, exact_took = _timed(
+    exact, exact_took = timed(
         lambda: KernelRidge(alpha=alpha, kernel="precomputed").fit(kernel.matrix(x, x), y)
     )
-    ours, took = _timed(lambda: sd.KernelRidge(kernel, alpha=alpha).fit(x, y))
+    ours, took = timed(lambda: sd.KernelRidge(kernel, alpha=alpha).fit(x, y))
     errors = (
         _rmse(exact.predict(kernel.matrix(split.x_new, x)), split.y_new),
         _rmse(ours.predict(split.x_new), split.y_new),
@@ -137,36 +116,19 @@ def _kernel(split: Split, widths: str) -> Any:
     return min(fits, key=lambda fit: fit.errors_.min()).kernel_
 
 
-def _split(name: str, seed: int, rows: int | None) -> Split:
-    path = Path(MNIST).with_name(f"uci-{name}.csv.gz")
-    with gzip.open(path, "rt") as file:
-        table = np.loadtxt(file, delimiter=",")
-    table = table[np.random.default_rng(seed).permutation(len(table))[:rows]]
-    n = len(table)
-    train, test = table[: 4 * n // 9], table[-(3 * n // 9) :]
-    mean, spread = train.mean(axis=0), train.std(axis=0)
-    spread[spread == 0] = 1.0
-    train, test = (train - mean) / spread, (test - mean) / spread
-    return Split(train[:, :-1], train[:, -1], test[:, :-1], test[:, -1])
-
-
 def _svm(options: argparse.Namespace) -> None:
     from sklearn.svm import SVC
 
-    data = np.load(MNIST)
-    order = np.random.default_rng(0).permutation(len(data["labels"]))[: options.rows]
-    x = data["images"].reshape(len(data["labels"]), -1)[order].astype(np.float32) / 255
-    y = data["labels"][order]
-    n = 4 * len(y) // 5
-    inner = 4 * n // 5
+    x, y, x_new, y_new = mnist(options.rows)
+    cut = 4 * len(y) // 5
 
     def tuned(of: Callable[..., Any], grid: list[dict[str, Any]]) -> dict[str, Any]:
-        scores = [of(**one).fit(x[:inner], y[:inner]).score(x[inner:n], y[inner:n]) for one in grid]
+        scores = [of(**one).fit(x[:cut], y[:cut]).score(x[cut:], y[cut:]) for one in grid]
         return grid[int(np.argmax(scores))]
 
-    exact = tuned(SVC, [{"C": c, "gamma": g} for c in C for g in GAMMA])
+    exact = tuned(SVC, [{"C": c, "gamma": g} for c in GRID["C"] for g in GRID["gamma"]])
     kernel = sd.kernels.RBF(float(np.sqrt(0.5 / exact["gamma"])))
-    best = tuned(sd.KernelSVM, [{"C": c, "kernel": kernel, "tol": 1e-3} for c in C])
+    best = tuned(sd.KernelSVM, [{"C": c, "kernel": kernel, "tol": 1e-3} for c in GRID["C"]])
     contenders: dict[str, Callable[[], Any]] = {f"SVC {exact}": lambda: SVC(**exact)}
     for m in (int(word) for word in options.svm_centers.split(",")):
         contenders[f"KernelSVM C={best['C']:g}, {m} centres"] = lambda m=m: sd.KernelSVM(
@@ -175,10 +137,10 @@ def _svm(options: argparse.Namespace) -> None:
     runs: dict[str, list[tuple[float, Took, Took]]] = {name: [] for name in contenders}
     for _ in range(options.repeats):
         for name, contender in contenders.items():
-            fit, took = _timed(lambda contender=contender: contender().fit(x[:n], y[:n]))
-            said, told = _timed(lambda fit=fit: fit.predict(x[n:]))
-            runs[name].append((float(np.mean(said == y[n:])), took, told))
-    print(f"\nMNIST, {n} rows trained on, {len(y) - n} predicted\n")
+            fit, took = timed(lambda contender=contender: contender().fit(x, y))
+            said, told = timed(lambda fit=fit: fit.predict(x_new))
+            runs[name].append((float(np.mean(said == y_new)), took, told))
+    print(f"\nMNIST, {len(y)} rows trained on, {len(y_new)} predicted\n")
     print("| | accuracy | fit s | fit CPU s | predict s |\n|---|---|---|---|---|")
     for name, found in runs.items():
         print(
@@ -187,12 +149,6 @@ def _svm(options: argparse.Namespace) -> None:
             f" {statistics.median(took.cpu for _, took, _ in found):.1f} |"
             f" {statistics.median(told.wall for _, _, told in found):.1f} |"
         )
-
-
-def _timed(work: Callable[[], Any]) -> tuple[Any, Took]:
-    wall, cpu = time.perf_counter(), time.process_time()
-    found = work()
-    return found, Took(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def _rmse(found: np.ndarray, truth: np.ndarray) -> float:

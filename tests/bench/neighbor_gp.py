@@ -16,45 +16,23 @@ the training rows after a fit to the other 6,400 (9 fits, their seconds are not 
 from __future__ import annotations
 
 import argparse
-import gzip
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import product
 from typing import Any, NamedTuple
 
-import numpy as np
-
 import simdist as sd
 from simdist.stages.dirichlet.calibrate import classification_report
 from simdist.stages.neighbor_gp.scores import report
-from tests.bench.datasets import MNIST
 from tests.bench.ledger import machine
+from tests.bench.splits import GRID, UCI, Split, Took, mnist, timed, uci
 
-UCI = ("kin40k", "bike", "elevators")
 KERNELS = {
     "rbf": sd.kernels.RBF(ard=True),
     "matern32": sd.kernels.Matern32(ard=True),
     "matern52": sd.kernels.Matern52(ard=True),
 }
-C, GAMMA = (3.0, 10.0, 30.0), (0.015, 0.02, 0.03)
-
-
-class Split(NamedTuple):
-    """Rows trained on and rows to predict."""
-
-    x: np.ndarray
-    y: np.ndarray
-    x_new: np.ndarray
-    y_new: np.ndarray
-
-
-class Took(NamedTuple):
-    """Wall and CPU seconds."""
-
-    wall: float
-    cpu: float
 
 
 class Run(NamedTuple):
@@ -86,8 +64,9 @@ def _regression(sets: Sequence[str], options: argparse.Namespace) -> None:
     )
     print("|" + "---|" * 14)
     kernels, neighbors = options.kernel.split(","), _numbers(options.neighbors)
+    share = Fraction(options.train)
     for name, kernel, k in product(sets, kernels, neighbors):
-        splits = [_uci(name, seed, options) for seed in range(options.seeds)]
+        splits = [uci(name, seed, options.rows, share) for seed in range(options.seeds)]
         runs = [_neighbor_run(split, kernel, k, options) for split in splits]
 
         def mean(of: Callable[[Run], float], runs: list[Run] = runs) -> float:
@@ -109,21 +88,21 @@ def _regression(sets: Sequence[str], options: argparse.Namespace) -> None:
 
 def _neighbor_run(split: Split, kernel: str, k: int, options: argparse.Namespace) -> Run:
     gp = sd.NeighborGP(KERNELS[kernel], neighbors=k, subset=options.subset)
-    _, fit = _timed(lambda: gp.fit(split.x, split.y))
-    found, predict = _timed(lambda: gp.predict_distribution(split.x_new))
+    _, fit = timed(lambda: gp.fit(split.x, split.y))
+    found, predict = timed(lambda: gp.predict_distribution(split.x_new))
     scores = report(split.y_new, found.mean, found.variance)
     return Run(scores, float(gp.held_out_["rmse"]), fit, predict)
 
 
 def _classification(options: argparse.Namespace) -> None:
-    split = _mnist(options)
+    split = mnist(options.rows)
     print(f"\nMNIST, {len(split.y)} rows train, {len(split.y_new)} test\n")
     print("| classifier | accuracy | log loss | ECE | fit s | CPU s | predict s |")
     print("|" + "---|" * 7)
     for m in _numbers(options.inducing):
         gp = sd.DirichletGP(inducing=m)
-        _, fit = _timed(lambda gp=gp: gp.fit(split.x, split.y))
-        p, predict = _timed(lambda gp=gp: gp.predict_proba(split.x_new))
+        _, fit = timed(lambda gp=gp: gp.fit(split.x, split.y))
+        p, predict = timed(lambda gp=gp: gp.predict_proba(split.x_new))
         told = classification_report(p, split.y_new)
         print(
             f"| DirichletGP, {m} points | {told['accuracy']:.4f} | {told['log_loss']:.4f} |"
@@ -144,46 +123,17 @@ def _svc(split: Split) -> None:
             c,
             g,
         )
-        for c, g in product(C, GAMMA)
+        for c, g in product(GRID["C"], GRID["gamma"])
     ]
     _, c, gamma = max(tried)
     best = SVC(C=c, gamma=gamma)
-    _, fit = _timed(lambda: best.fit(split.x, split.y))
-    score, predict = _timed(lambda: best.score(split.x_new, split.y_new))
+    _, fit = timed(lambda: best.fit(split.x, split.y))
+    score, predict = timed(lambda: best.score(split.x_new, split.y_new))
     print(
         f"| SVC(C={c:g}, gamma={gamma:g}) | {score:.4f} | | | {fit.wall:.1f} | {fit.cpu:.1f} |"
         f" {predict.wall:.1f} |",
         flush=True,
     )
-
-
-def _uci(name: str, seed: int, options: argparse.Namespace) -> Split:
-    path = MNIST.with_name(f"uci-{name}.csv.gz")
-    with gzip.open(path, "rt") as file:
-        table = np.loadtxt(file, delimiter=",")
-    table = table[np.random.default_rng(seed).permutation(len(table))[: options.rows]]
-    share = Fraction(options.train)
-    train = int(len(table) * share)
-    test = int(len(table) * (share + (1 - share) * 2 / 5))  # 2/9 lie between, where 4/9 train
-    x, y = table[:, :-1], table[:, -1]
-    middle, spread = x[:train].mean(axis=0), x[:train].std(axis=0)
-    x = (x - middle) / np.where(spread > 0, spread, 1.0)
-    y = (y - y[:train].mean()) / y[:train].std()
-    return Split(x[:train], y[:train], x[test:], y[test:])
-
-
-def _mnist(options: argparse.Namespace) -> Split:
-    data = np.load(MNIST)
-    order = np.random.default_rng(0).permutation(len(data["labels"]))[: options.rows]
-    x = data["images"].reshape(len(data["labels"]), -1)[order] / np.float32(255)
-    y, cut = data["labels"][order].astype(np.int64), len(order) * 4 // 5
-    return Split(x[:cut], y[:cut], x[cut:], y[cut:])
-
-
-def _timed(work: Callable[[], Any]) -> tuple[Any, Took]:
-    wall, cpu = time.perf_counter(), time.process_time()
-    found = work()
-    return found, Took(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def _numbers(text: str) -> list[int]:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simdist.compiled import logits as of
+from simdist.compiled import twice_coded as codes
 from simdist.stages.sparse_attention.bounds import KeyFacts, aim_at, levels_of
 
 
@@ -34,7 +35,7 @@ KINDS = st.sampled_from(["normal", "unit", "zeros", "spread", "far", "spike", "e
 
 def bounds_of(q: np.ndarray, k: np.ndarray, scale: float, parts: int) -> tuple:
     centre = k.mean(axis=0, dtype=np.float64)
-    Q, K = of.encode(q, centre), of.encode(k, centre)
+    Q, K = codes.encode(q, centre), codes.encode(k, centre)
     facts = KeyFacts.of(K, k, k)
     aim = aim_at(Q, facts, scale, parts=parts)
     levels = levels_of(aim, Q, K, facts.most)
@@ -85,7 +86,7 @@ def test_more_parts_give_closer_bounds_and_the_slack_says_how_close():
 def test_as_many_parts_are_taken_as_keep_bounds_close():
     q, k = rows_of(1, 40, 384, "unit"), rows_of(2, 500, 384, "unit")
     centre = np.zeros(384)
-    Q, K = of.encode(q, centre), of.encode(k, centre)
+    Q, K = codes.encode(q, centre), codes.encode(k, centre)
     facts = KeyFacts.of(K, k, k)
     assert [aim_at(Q, facts, scale).parts for scale in (1.0, 30.0, 200.0)] == [1, 2, 3]
 
@@ -94,16 +95,16 @@ def test_as_many_parts_are_taken_as_keep_bounds_close():
 def test_codes_hold_what_their_facts_say_is_left(seed, d, kind):
     rows = rows_of(seed, 8, d, kind)
     centre = rows.mean(axis=0, dtype=np.float64)
-    coded = of.encode(rows, centre)
+    coded = codes.encode(rows, centre)
     y = rows - centre
-    first = coded.facts[of.STEP][:, None].astype(np.float64) * coded.coarse[:, :d]
-    second = coded.facts[of.FINE][:, None].astype(np.float64) * coded.fine[:, :d]
+    first = coded.facts[codes.STEP][:, None].astype(np.float64) * coded.coarse[:, :d]
+    second = coded.facts[codes.FINE][:, None].astype(np.float64) * coded.fine[:, :d]
     left = np.linalg.norm(y - first, axis=1)
     last = np.linalg.norm(y - first - second, axis=1)
     slack = 1e-12 * np.linalg.norm(y, axis=1)
-    assert (left <= coded.facts[of.REST] + slack).all()
-    assert (last <= coded.facts[of.LAST] + slack).all()
-    assert (coded.facts[of.LAST] <= coded.facts[of.REST] * 1.01 + slack).all()
+    assert (left <= coded.facts[codes.REST] + slack).all()
+    assert (last <= coded.facts[codes.LAST] + slack).all()
+    assert (coded.facts[codes.LAST] <= coded.facts[codes.REST] * 1.01 + slack).all()
     assert np.abs(coded.coarse).max(initial=0) <= 127
     assert np.abs(coded.fine).max(initial=0) <= 127
 

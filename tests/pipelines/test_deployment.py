@@ -126,7 +126,7 @@ def night(site: Site, dask: str, tmp_path_factory: pytest.TempPathFactory) -> Ni
     folder = tmp_path_factory.mktemp("night")
     runs = site.runs
     doomed, lasting = folder / "doomed", folder / "lasting"
-    first = slow_salad(doomed, name="doomed", how="seconds: 2", rows=2000)
+    first = slow_salad(doomed, name="doomed", how="seconds: 2", rows=6000)
     other = slow_salad(lasting, name="lasting", how="seconds: 600", graph=", method: exact")
     next_one = slow_salad(folder / "next", name="next_night", how="stumbles: true")
     command = [sys.executable, "-m", "pipelines", str(other), "--set", f"engine={dask}"]
@@ -176,7 +176,7 @@ def test_a_cancelled_run_stops_its_own_tasks_on_dask_and_nobody_elses(
     assert night.doomed["state_name"] == "Cancelled", site.worker.said()
     at_end, later = night.begun
     assert later <= at_end + 3  # each of three workers may have been between two blocks
-    assert later < 40  # of 59 that the whole run has
+    assert later < 150  # of some 185 that the whole run has: two minutes of them
     assert night.other.returncode == 0, night.other.stderr
     assert "400 rows, 2,000 edges in " in night.other.stdout
 

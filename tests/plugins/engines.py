@@ -28,6 +28,13 @@ def local_engine() -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
+def one_thread() -> Iterator[Engine]:
+    """A local engine that does one task at a time, with all the memory there is."""
+    with open_engine("local", workers=1) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
 def dask_engine() -> Iterator[Engine]:
     with open_engine("dask", workers=2) as engine:
         yield engine

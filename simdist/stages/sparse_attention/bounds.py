@@ -15,7 +15,7 @@ import numpy as np
 from simdist.types import Array, Bools, Float64, Json
 
 if TYPE_CHECKING:
-    from simdist.compiled.logits import Coded
+    from simdist.compiled.twice_coded import Coded
 
 __all__ = ["WIDTH", "Aim", "KeyFacts", "aim_at", "levels_of"]
 
@@ -115,7 +115,8 @@ class Aim:
 
 def aim_at(queries: Coded, keys: KeyFacts, scale: float, *, parts: int | None = None) -> Aim:
     """scale: at least 0. parts: by default as many as keep bounds within SLACK of the logits."""
-    from simdist.compiled import logits as of  # noqa: PLC0415 - numba only on workers
+    from simdist.compiled import twice_coded as of  # noqa: PLC0415 - numba only on workers
+    from simdist.compiled.logits import LOWEST  # noqa: PLC0415 - numba only on workers
 
     facts, most = queries.facts.astype(np.float64), keys.most
     sides = facts[of.WHOLE] + facts[of.LAST] + facts[of.SECOND] + facts[of.REST]
@@ -123,7 +124,7 @@ def aim_at(queries: Coded, keys: KeyFacts, scale: float, *, parts: int | None = 
         base = 1.001 * sides * (most[of.NORM] + most[of.REST] + most[of.SECOND]) + most[of.HEAD]
         usable = np.isfinite(base * scale) & (base + np.abs(facts[of.HEAD]) < LARGEST)
     base = np.where(usable, base, 0.0)
-    width = np.maximum(WIDTH, 2.0 * scale * base / of.LOWEST)
+    width = np.maximum(WIDTH, 2.0 * scale * base / LOWEST)
     slacks = _slacks(facts, keys.means, scale)
     if parts is None:
         near = [float(np.mean(slack)) <= SLACK for slack in slacks]
@@ -142,7 +143,7 @@ def aim_at(queries: Coded, keys: KeyFacts, scale: float, *, parts: int | None = 
 
 def _slacks(queries: Float64, keys: Float64, scale: float) -> list[Float64]:
     """[n] of 1, 2 and 3 parts, in logits. queries: [FACTS, n]; keys: [FACTS] on average."""
-    from simdist.compiled import logits as of  # noqa: PLC0415 - numba only on workers
+    from simdist.compiled import twice_coded as of  # noqa: PLC0415 - numba only on workers
 
     once = queries[of.REST] * keys[of.NORM] + queries[of.REACH] * keys[of.REST]
     half = queries[of.LAST] * keys[of.NORM] + queries[of.WHOLE] * keys[of.REST]

@@ -16,7 +16,7 @@ from simdist.stages.sparse_attention.config import SparseConfig
 from simdist.types import Array, Float64, Ids
 
 if TYPE_CHECKING:
-    from simdist.compiled.logits import Coded
+    from simdist.compiled.twice_coded import Coded
 
 __all__ = ["Panel", "Queries", "fits_single"]
 
@@ -82,7 +82,7 @@ class Queries:
     ) -> Queries:
         """single: the output is rounded to float32. parts: see `aim_at`. A negative scale turns the
         queries around."""
-        from simdist.compiled.logits import encode  # noqa: PLC0415 - numba only on workers
+        from simdist.compiled.twice_coded import encode  # noqa: PLC0415 - numba only on workers
 
         scale = abs(config.scale)
         rows = -rows if config.scale < 0 else rows
@@ -100,7 +100,7 @@ class Queries:
         return cls(rows, coded, aim, scale, lengths, sums, rounding, facts, single, own)
 
     def take(self, which: Array) -> Queries:
-        from simdist.compiled.logits import Coded  # noqa: PLC0415 - numba only on workers
+        from simdist.compiled.twice_coded import Coded  # noqa: PLC0415 - numba only on workers
 
         coarse, fine, facts = self.coded
         coded = Coded(coarse[which], fine[which], np.ascontiguousarray(facts[:, which]))

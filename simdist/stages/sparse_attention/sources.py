@@ -112,7 +112,7 @@ class Sources:
 
     def coded_panel(self, context: Context, panel: int) -> Panel:
         """A panel with the codes that round `codes` left."""
-        from simdist.compiled.logits import Coded  # noqa: PLC0415 - numba only on workers
+        from simdist.compiled.twice_coded import Coded  # noqa: PLC0415 - numba only on workers
 
         objects = context.records("codes")[panel].objects
         first, last = self.panel(panel)
@@ -153,7 +153,7 @@ class Sources:
 
     def pilot(self, context: Context) -> Panel | None:
         """A few evenly spaced keys, where there are many."""
-        from simdist.compiled.logits import encode  # noqa: PLC0415 - numba only on workers
+        from simdist.compiled.twice_coded import encode  # noqa: PLC0415 - numba only on workers
 
         objects = context.records("pilot")[0].objects
         if "keys" not in objects:

@@ -72,7 +72,7 @@ def _classes(context: Context, task: Task) -> Record:
 
 def _codes(context: Context, task: Task) -> Record:
     """A panel of keys in codes, and what is known of keys and values."""
-    from simdist.compiled.logits import encode  # noqa: PLC0415 - numba only on workers
+    from simdist.compiled.twice_coded import encode  # noqa: PLC0415 - numba only on workers
 
     sources = Sources.of(context)
     first, last = sources.panel(task.args["panel"])

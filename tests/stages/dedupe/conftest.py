@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from simdist.engine import Engine, open_engine
 from simdist.stages.dedupe import exchange
 
 
@@ -14,9 +11,3 @@ from simdist.stages.dedupe import exchange
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "SHARD_NODES", 40)
     monkeypatch.setattr(exchange, "SHARD_ENTRIES", 400)
-
-
-@pytest.fixture(scope="session")
-def one_thread() -> Iterator[Engine]:
-    with open_engine("local", workers=1) as engine:
-        yield engine

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
-from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from stages.grow.growing import Disturbed, computed
 from stages.importing import fresh_store
 from stages.partitioning import vectors_dataset
 from stages.sharded import column
+from task_memory import metered
 
 import simdist as sd
 from simdist.engine import Engine, open_engine
@@ -24,7 +23,7 @@ from simdist.models.denoise import denoise_links
 from simdist.models.density import density_links, outlier_links
 from simdist.models.mean_shift import mean_shift_links
 from simdist.models.vectors import import_array
-from simdist.runner import Context, Record, Stage, Task
+from simdist.runner import Stage
 from simdist.stages.density import (
     BandwidthStage,
     DenoiseStage,
@@ -170,32 +169,12 @@ def test_a_worker_that_is_too_small_is_told_before_it_runs(tmp_path):
             sd.kernel_density(stored, bandwidth="knn", engine=engine)
 
 
-@pytest.fixture(scope="module")
-def held() -> dict[str, list[tuple[str, int, int]]]:
-    """For every kind of task: (task, peak bytes of numpy, bytes it had said)."""
-    found: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
-
-    def measured(stage: type[Stage]) -> Any:
-        compute = stage.compute
-
-        def traced(self: Stage, context: Context, task: Task) -> Record:
-            before, _ = tracemalloc.get_traced_memory()
-            tracemalloc.reset_peak()
-            record = compute(self, context, task)
-            _, peak = tracemalloc.get_traced_memory()
-            found[f"{self.name} {task.kind}"].append((task.key, peak - before, task.nbytes))
-            return record
-
-        return traced
-
+def test_no_task_holds_more_than_it_says() -> None:
     x = rows(2600, 64)
     few = x[:1300]
-    with pytest.MonkeyPatch.context() as patch, open_engine("local", workers=1) as engine:
+    with open_engine("local", workers=1) as engine:
         sd.kernel_density(x[:300], bandwidth="knn", engine=engine)  # compiles
-        for stage in STAGES:
-            patch.setattr(stage, "compute", measured(stage))
-        tracemalloc.start()
-        try:
+        with metered(*STAGES) as meter:
             sd.outlier_scores(x, "likelihood", method="relative", engine=engine, sample=200)
             sd.score_field(x.astype(np.float64), few, 4.0, engine=engine)
             sd.denoise(few, x, 4.0, 2, engine=engine)
@@ -203,17 +182,5 @@ def held() -> dict[str, list[tuple[str, int, int]]]:
             sd.mean_shift(few[:, :3], 2.0, seeds="bins", engine=engine)
             sd.mean_shift(x, 14.0, seeds="cover", engine=engine, turns=3)
             sd.mean_shift(few, "knn", kernel="gaussian", engine=engine, turns=2)
-        finally:
-            tracemalloc.stop()
-    return found
-
-
-def test_no_task_holds_more_than_it_says(held):
-    assert len(held) >= 18
-    beyond = [
-        f"{kind}: {where} held {peak:,} of {said:,}"
-        for kind, tasks in held.items()
-        for where, peak, said in tasks
-        if peak > said
-    ]
-    assert not beyond
+    assert len(meter.kinds()) >= 18
+    assert not meter.over()

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import tracemalloc
-from collections import defaultdict
 from typing import Any
 
 import numpy as np
 import pytest
 from stages.graph.nasty import duplicates, far_from_origin, graph_of, random
+from task_memory import Meter, metered
 
 from simdist import partitions
 from simdist.engine import Engine, open_engine
 from simdist.errors import PlanTooLarge
 from simdist.models.knn import knn_graph
 from simdist.models.vectors import import_array
-from simdist.runner import Context, Record, Stage, Task
+from simdist.runner import Context, Stage, Task
 from simdist.stages.graph import ApproximateKnnGraph, ExactKnnGraph, KnnParams, story
 from simdist.stages.partition import PartitionStage
 from simdist.store import open_store
@@ -48,70 +47,41 @@ def two_sides(n: int) -> Array:
 
 
 @pytest.fixture(scope="module")
-def held(one_thread: Engine) -> dict[str, list[tuple[str, int, int]]]:
-    """For every kind of task: (job and task, peak bytes of numpy, bytes it had said)."""
-    found: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
+def meter(one_thread: Engine) -> Meter:
     beyond: list[str] = []
-    job = ""
 
-    def measured(stage: type[Stage]) -> Any:
-        compute = stage.compute
+    def watch(stage: Stage, context: Context, task: Task) -> None:
+        vectors = context.inputs["vectors"]
+        largest = stage.forecast(context.config, vectors.rows, int(vectors.metrics["dim"]))
+        if task.nbytes > largest.nbytes:
+            beyond.append(f"{task.key} says {task.nbytes}, its job {largest.nbytes}")
 
-        def traced(self: Stage, context: Context, task: Task) -> Record:
-            before, _ = tracemalloc.get_traced_memory()
-            tracemalloc.reset_peak()
-            record = compute(self, context, task)
-            _, peak = tracemalloc.get_traced_memory()
-            found[task.kind].append((f"{job}: {task.key}", peak - before, task.nbytes))
-            vectors = context.inputs["vectors"]
-            largest = self.forecast(context.config, vectors.rows, int(vectors.metrics["dim"]))
-            if task.nbytes > largest.nbytes:
-                beyond.append(f"{job}: {task.key} says {task.nbytes}, its job {largest.nbytes}")
-            return record
-
-        return traced
-
+    stages = (PartitionStage, ApproximateKnnGraph, ExactKnnGraph)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(partitions, "MIN_BLOCK_ROWS", 4096)
         patch.setattr(story, "WORTH_WALKING", 0)  # else only large data comes to it
         for x, k, options in JOBS.values():  # compiles, and fills what a process keeps
             graph_of(x()[:600], min(k, 20), engine=one_thread, **options)
-        for stage in (PartitionStage, ApproximateKnnGraph, ExactKnnGraph):
-            patch.setattr(stage, "compute", measured(stage))
-        tracemalloc.start()
-        for job, (x, k, options) in JOBS.items():  # noqa: B007 - read by `traced`
-            graph_of(x(), k, engine=one_thread, **options)
-        tracemalloc.stop()
+        with metered(*stages, watch=watch) as meter:
+            for meter.job, (x, k, options) in JOBS.items():
+                graph_of(x(), k, engine=one_thread, **options)
     assert not beyond, "\n".join(beyond)  # what is refused, is refused before the first task
-    return found
+    return meter
 
 
-def test_every_kind_of_task_was_met(held: dict[str, list[tuple[str, int, int]]]):
+def test_every_kind_of_task_was_met(meter: Meter):
     from simdist.stages.graph.story import COMPUTE as GRAPH
     from simdist.stages.partition import COMPUTE as PARTITION
 
-    assert set(held) == {*GRAPH, *PARTITION}
+    assert {kind.partition(" ")[2] for kind in meter.kinds()} == {*GRAPH, *PARTITION}
 
 
-def test_no_task_holds_more_than_it_said(held: dict[str, list[tuple[str, int, int]]]):
-    over = [
-        f"{name} ({kind}) holds {peak} of {nbytes}"
-        for kind, tasks in held.items()
-        for name, peak, nbytes in tasks
-        if peak > nbytes
-    ]
-    assert not over, "\n".join(over)
+def test_no_task_holds_more_than_it_said(meter: Meter):
+    assert not meter.over()
 
 
-def test_no_kind_of_task_says_several_times_what_it_holds(
-    held: dict[str, list[tuple[str, int, int]]],
-):
-    loose = []
-    for kind, tasks in held.items():
-        name, peak, nbytes = max(tasks, key=lambda task: task[1] / task[2])
-        if nbytes > LOOSE * (peak + SMALL):
-            loose.append(f"{kind}: at its tightest, {name} holds {peak} of {nbytes}")
-    assert not loose, "\n".join(loose)
+def test_no_kind_of_task_says_several_times_what_it_holds(meter: Meter):
+    assert not meter.loose(LOOSE, LOOSE * SMALL)
 
 
 def test_a_job_too_large_is_refused_before_its_first_task(one_thread: Engine):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import tracemalloc
-from collections import defaultdict
 from typing import Any
 
 import numpy as np
 import pytest
 from stages.graph.nasty import random
 from stages.grow.growing import grown
+from task_memory import Meter, metered
 
 from simdist.engine import Engine, open_engine
 from simdist.models.grow import compact, delete
-from simdist.runner import Context, Record, Stage, Task
 from simdist.stages.grow import (
     AppendStage,
     AppendVectors,
@@ -37,41 +35,20 @@ JOBS: dict[str, tuple[Any, int, dict[str, Any]]] = {
 
 
 @pytest.fixture(scope="module")
-def held() -> dict[str, list[tuple[str, int, int]]]:
-    """For every kind of task: (job and task, peak bytes of numpy, bytes it had said)."""
-    found: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
-    job = ""
-
-    def measured(stage: type[Stage]) -> Any:
-        compute = stage.compute
-
-        def traced(self: Stage, context: Context, task: Task) -> Record:
-            before, _ = tracemalloc.get_traced_memory()
-            tracemalloc.reset_peak()
-            record = compute(self, context, task)
-            _, peak = tracemalloc.get_traced_memory()
-            kind = f"{stage.name} {task.kind}"
-            found[kind].append((f"{job}: {task.key}", peak - before, task.nbytes))
-            return record
-
-        return traced
-
+def meter() -> Meter:
     stages = (AppendStage, AppendVectors, CompactStage, DeleteStage, GraphLists, SegmentStage)
     with pytest.MonkeyPatch.context() as patch, open_engine("local", workers=1) as engine:
         _all_of(random(600), 60, {}, engine)  # compiles, and fills what a process keeps
         _all_of(random(600), 60, {"method": "exact"}, engine)
-        for stage in stages:
-            patch.setattr(stage, "compute", measured(stage))
-        tracemalloc.start()
-        for job, (x, new, options) in JOBS.items():  # noqa: B007 - read by `traced`
-            _all_of(x(), new, options, engine)
-        job = "all levels"
-        for name, little in (("PROBES", (1, 1)), ("REACH", (1, 1)), ("LOOKS", (0, 0))):
-            patch.setattr(story, name, little)
-        patch.setattr(story, "_kept", lambda recall: False)
-        _all_of(random(1500, 24), 100, {"k": 15, "recall": 0.9}, engine)
-        tracemalloc.stop()
-    return found
+        with metered(*stages) as meter:
+            for meter.job, (x, new, options) in JOBS.items():
+                _all_of(x(), new, options, engine)
+            meter.job = "all levels"
+            for name, little in (("PROBES", (1, 1)), ("REACH", (1, 1)), ("LOOKS", (0, 0))):
+                patch.setattr(story, name, little)
+            patch.setattr(story, "_kept", lambda recall: False)
+            _all_of(random(1500, 24), 100, {"k": 15, "recall": 0.9}, engine)
+    return meter
 
 
 def _all_of(x: Any, new: int, options: dict[str, Any], engine: Engine) -> None:
@@ -79,26 +56,13 @@ def _all_of(x: Any, new: int, options: dict[str, Any], engine: Engine) -> None:
     compact(delete(graph, np.arange(0, len(x), 20), engine=engine), engine=engine)
 
 
-def test_every_kind_of_task_was_met(held: dict[str, list[tuple[str, int, int]]]) -> None:
-    assert {kind.partition(" ")[2] for kind in held} >= set(story.COMPUTE)
+def test_every_kind_of_task_was_met(meter: Meter) -> None:
+    assert {kind.partition(" ")[2] for kind in meter.kinds()} >= set(story.COMPUTE)
 
 
-def test_no_task_holds_more_than_it_said(held: dict[str, list[tuple[str, int, int]]]) -> None:
-    over = [
-        f"{name} ({kind}) holds {peak} of {nbytes}"
-        for kind, tasks in held.items()
-        for name, peak, nbytes in tasks
-        if peak > nbytes
-    ]
-    assert not over, "\n".join(over)
+def test_no_task_holds_more_than_it_said(meter: Meter) -> None:
+    assert not meter.over()
 
 
-def test_no_kind_of_task_says_many_times_what_it_holds(
-    held: dict[str, list[tuple[str, int, int]]],
-) -> None:
-    loose = []
-    for kind, tasks in held.items():
-        name, peak, nbytes = max(tasks, key=lambda task: task[1] / task[2])
-        if nbytes > LOOSE * (peak + FIXED / LOOSE):
-            loose.append(f"{kind}: at its tightest, {name} holds {peak} of {nbytes}")
-    assert not loose, "\n".join(loose)
+def test_no_kind_of_task_says_many_times_what_it_holds(meter: Meter) -> None:
+    assert not meter.loose(LOOSE, FIXED)
