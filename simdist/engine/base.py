@@ -58,6 +58,7 @@ class Engine(ABC):
     memory: bytes a worker may hold above its baseline after imports (local: the whole process).
     remote: True where tasks run in other processes, so that arguments are pickled and a
         `memory://` store cannot be seen.
+    cpus_alone: what a task may use while no other runs, where its work `spreads`.
     started_seconds: what it took to start or to connect, warm-up of the engine's own code included.
     timeout: seconds without any task ending, after which a wait gives up that was told no other.
     """
@@ -68,6 +69,7 @@ class Engine(ABC):
     memory: int
     started_seconds: float
     timeout: float = PATIENCE.timeout
+    cpus_alone: int = 1
 
     @abstractmethod
     def submit(

@@ -49,7 +49,7 @@ class LocalEngine(Engine):
         retries: int = 2,
         patience: Patience = PATIENCE,
     ) -> None:
-        self.workers = workers or cpus_here()
+        self.workers = self.cpus_alone = workers or cpus_here()
         self.timeout = patience.timeout
         self.memory = memory
         self.started_seconds = 0.0

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from simdist.engine.threads import Run, side_by_side
 from simdist.errors import Cancelled, ObjectMissing
 from simdist.runner.plan import Record, Stage
 from simdist.runner.resident import keep_within
@@ -26,6 +29,8 @@ __all__ = ["Context", "JobSpec"]
 
 SECONDS_BETWEEN_CANCEL_CHECKS = 1.0
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
@@ -33,7 +38,8 @@ class JobSpec:
 
     inputs: role -> (store, fingerprint). rounds: name -> the object listing that round's records.
     memory: bytes the tasks of one process may hold together; 0 where nobody says. It decides what
-        is let go in between, never what is computed.
+        is let go in between, never what is computed. cpus: of this task, those it is lent among
+        them; likewise.
     """
 
     stage: Stage
@@ -44,6 +50,7 @@ class JobSpec:
     inputs: Mapping[str, tuple[Store, str]]
     rounds: Mapping[str, ObjectRef] = field(default_factory=dict)
     memory: int = 0
+    cpus: int = 1
 
 
 class Context:
@@ -54,6 +61,7 @@ class Context:
         self.config = spec.config
         self.store = spec.store
         self.fingerprint = spec.fingerprint
+        self._seconds: list[float] = []
 
     @property
     def inputs(self) -> Mapping[str, Dataset]:
@@ -89,6 +97,18 @@ class Context:
         words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key]
         return np.random.default_rng([self.config.seed, *words])
 
+    @contextmanager
+    def side_by_side(self) -> Iterator[Run]:
+        """Runs pieces of this task's work on the cpus it has: see `Task.spreads`. Native code uses
+        one thread in each, and here as long as this lasts."""
+        with side_by_side(self.spec.cpus) as run:
+            yield lambda function, count: run(_timed(function, self._seconds), count)
+
+    @property
+    def seconds_of_pieces(self) -> float:
+        """Cpu seconds that `side_by_side` spent in threads other than the task's own."""
+        return sum(self._seconds)
+
     def check(self) -> None:
         """To be called between tiles: lets go of pages of mapped files where they are too many.
 
@@ -103,6 +123,21 @@ class Context:
                 _ask_next[run_id] = np.inf
         if _ask_next[run_id] == np.inf:  # all tasks of this process, not only the one that asked
             raise Cancelled(f"run {run_id} was cancelled by its driver")
+
+
+def _timed(function: Callable[[int], T], seconds: list[float]) -> Callable[[int], T]:
+    """The same, and leaves its cpu seconds where another thread than this one calls it."""
+    home = threading.get_ident()
+
+    def timed(i: int) -> T:
+        began = time.thread_time()
+        try:
+            return function(i)
+        finally:
+            if threading.get_ident() != home:
+                seconds.append(time.thread_time() - began)
+
+    return timed
 
 
 _ask_next: dict[str, float] = {}  # when this process asks again, by run; never once it is cancelled

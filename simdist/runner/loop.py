@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from simdist.engine.base import Engine
 from simdist.engine.ops import Call, map_window
+from simdist.engine.threads import limited
 from simdist.errors import (
     ConfigError,
     SimdistError,
@@ -159,7 +160,8 @@ def _round(
     took: list[TaskResult] = []
     try:
         # Closed here, not when somebody collects it: after a Ctrl-C nothing more may start.
-        with closing(map_window(engine, _calls(spec, todo), timeout=timeout)) as ended:
+        calls = _calls(spec, todo, alone=engine.cpus_alone if len(step.tasks) == 1 else 1)
+        with closing(map_window(engine, calls, timeout=timeout)) as ended:
             for _, result in ended:
                 key = result.record.task
                 done[key] = result.record
@@ -188,10 +190,13 @@ def _round(
     return records, ref, RoundRun.of(step.name, records, took, seconds)
 
 
-def _calls(spec: JobSpec, tasks: Iterable[Task]) -> Iterator[Call]:
+def _calls(spec: JobSpec, tasks: Iterable[Task], *, alone: int) -> Iterator[Call]:
+    """alone: cpus that are there for a task whose work spreads."""
     for task in tasks:
         key = f"{spec.fingerprint[:8]}-{task.key}"
-        yield Call(key, run_task, (spec, task), nbytes=task.nbytes, cpus=task.cpus)
+        cpus = max(task.cpus, alone) if task.spreads else task.cpus
+        lent = replace(spec, cpus=cpus)
+        yield Call(key, run_task, (lent, task), nbytes=task.nbytes, cpus=cpus)
 
 
 def _commit(job: Job, step: Commit, fingerprint: str, store: Store) -> Dataset:
@@ -219,7 +224,7 @@ class TaskResult:
 
     record: Record
     seconds: float
-    cpu_seconds: float  # of the task's own thread
+    cpu_seconds: float  # of the task's own thread and those of its pieces
 
 
 def run_task(spec: JobSpec, task: Task) -> TaskResult:
@@ -234,12 +239,14 @@ def run_task(spec: JobSpec, task: Task) -> TaskResult:
     found = standing(spec, task)
     if found is not None:
         return TaskResult(found, time.monotonic() - started, time.thread_time() - cpu)
-    with within(spec.memory, task.nbytes, run_id=spec.run_id):
+    # The engine counts cpus that were lent; native code keeps to those that the task asked for.
+    with within(spec.memory, task.nbytes, run_id=spec.run_id), limited(task.cpus):
         record = spec.stage.compute(context, task)
     stands = Record.from_json(spec.store.write_record(spec.fingerprint, task.key, record.to_json()))
     if stands.objects != record.objects:
         refuse_lost(spec, stands)
-    return TaskResult(stands, time.monotonic() - started, time.thread_time() - cpu)
+    cpu = time.thread_time() - cpu + context.seconds_of_pieces
+    return TaskResult(stands, time.monotonic() - started, cpu)
 
 
 def _explained(failure: TaskFailed) -> Exception:

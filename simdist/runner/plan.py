@@ -48,6 +48,8 @@ class Task:
     kind: which of the stage's functions computes it.
     args: JSON values only; small. Large inputs are read through the context.
     nbytes: what it holds at most, above the worker's baseline.
+    spreads: it runs pieces of its work with `Context.side_by_side`, cut by a rule of sizes alone:
+        alone in its round, it is lent the cpus that would lie idle (`Engine.cpus_alone`).
     """
 
     key: str
@@ -55,6 +57,7 @@ class Task:
     args: Mapping[str, Json]
     nbytes: int
     cpus: int = 1
+    spreads: bool = False
 
 
 @dataclass(frozen=True, slots=True)

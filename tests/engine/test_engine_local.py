@@ -203,3 +203,28 @@ def test_any_thread_may_limit_what_another_has_limited_before():
         with ThreadPoolExecutor(1) as one:
             assert one.submit(seen).result() == {1}
         assert seen() == {1}
+
+
+def test_pieces_run_side_by_side_with_one_native_thread_each_and_come_back_in_order():
+    np.linalg.inv(np.eye(4))
+    meet = threading.Barrier(3, timeout=WAIT)
+
+    def piece(i: int) -> tuple[int, set[int]]:
+        meet.wait()  # nobody passes before three are here
+        return i, {lib["num_threads"] for lib in threadpoolctl.threadpool_info()}
+
+    with threads.side_by_side(3) as run:
+        assert run(piece, 6) == [(i, {1}) for i in range(6)]
+
+
+def test_the_first_error_of_a_piece_is_raised_and_pieces_that_wait_are_not_begun():
+    begun = []
+
+    def piece(i: int) -> None:
+        begun.append(i)
+        raise ValueError(f"piece {i}")
+
+    for cpus in (1, 2):
+        with pytest.raises(ValueError, match="piece 0"), threads.side_by_side(cpus) as run:
+            run(piece, 1000)
+    assert len(begun) < 1000

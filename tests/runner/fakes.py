@@ -8,6 +8,7 @@ What tasks do on the side (`Script.folder`, `fail`, ...) is no part of their job
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections import Counter
@@ -125,6 +126,18 @@ class Drifts(Sums):
         super().compute(context, task)
         noise = np.frombuffer(uuid.uuid4().bytes, np.uint8)
         return Record(task.key, {"array": context.write_array("noise", noise)}, {"sum": 0})
+
+
+class Spreads(Sums):
+    """A task says on how many threads pieces of its work ran at once."""
+
+    def tasks(self, config: Script, name: str) -> list[Task]:
+        return [replace(task, spreads=True) for task in super().tasks(config, name)]
+
+    def compute(self, context: Context, task: Task) -> Record:
+        with context.side_by_side() as each:
+            ran = each(lambda _: (time.sleep(0.01), threading.get_ident())[1], 20)
+        return replace(super().compute(context, task), facts={"sum": len(set(ran))})
 
 
 def until_begun(script: Script) -> None:

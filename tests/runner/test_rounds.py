@@ -15,6 +15,7 @@ from runner.fakes import (
     RepeatsRound,
     RepeatsTask,
     Script,
+    Spreads,
     fresh_store,
     job_of,
     keys,
@@ -306,3 +307,20 @@ def test_a_store_in_this_process_is_refused_where_tasks_run_in_others(
     job = replace(job_of(script), inputs={"vectors": source})
     with pytest.raises(ConfigError, match=f"{here.uri} lives in this process"):
         run(job, store=store, engine=engine)
+
+
+@pytest.mark.parametrize(("tasks", "workers", "expected"), [(1, 3, 3), (2, 3, 1), (1, 1, 1)])
+def test_a_task_whose_work_spreads_has_all_threads_of_a_local_engine_to_itself_when_alone(
+    script: Script, store: Store, tasks: int, workers: int, expected: int
+) -> None:
+    job = job_of(replace(script, tasks=tasks), Spreads())
+    with open_engine("local", workers=workers) as engine:
+        dataset = run(job, store=store, engine=engine)
+    assert dataset.metrics["sums"] == [expected] * tasks
+
+
+def test_a_task_whose_work_spreads_has_the_cpus_it_asked_for_on_a_cluster(
+    dask_engine: Engine, script: Script, store: Store
+) -> None:
+    dataset = run(job_of(replace(script, tasks=1), Spreads()), store=store, engine=dask_engine)
+    assert dataset.metrics["sums"] == [1]
