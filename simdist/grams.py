@@ -61,6 +61,7 @@ __all__ = [
 BLOCK_NBYTES = 16 << 20  # of one block of whitened rows
 FAN = 8  # parts that one task adds up
 SPANS = 16  # tasks of a pass, where rows are many: each leaves a state of m^2 numbers in the store
+LEAST_ROWS = 4096  # of a task, where there are as many
 SPAN_NBYTES = 128 << 20  # of a task's rows as float64
 
 Check = Callable[[], None]
@@ -313,7 +314,7 @@ def tree_sum(parts: Sequence[Part]) -> Part:
 def span_rows(n: int, m: int, d: int = 1) -> int:
     """Rows of one task of a pass over n rows of d columns with m inducing points: about n / 16, so
     many that a state of m^2 numbers is worth its way to the store, and not more than 128 MiB."""
-    return max(4096, 8 * m, min(-(-n // SPANS), SPAN_NBYTES // (8 * d)))
+    return max(LEAST_ROWS, 8 * m, min(-(-n // SPANS), SPAN_NBYTES // (8 * d)))
 
 
 def spans(n: int, m: int, d: int = 1) -> list[tuple[int, int]]:
