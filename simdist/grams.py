@@ -30,6 +30,7 @@ from simdist.solvers.cholesky import (
     solve_lower,
     solve_lower_t,
 )
+from simdist.solvers.lapack import gemm, syrk
 from simdist.types import Array, Float64, Json, ObjectRef
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ __all__ = [
 BLOCK_NBYTES = 16 << 20  # of one block of whitened rows
 FAN = 8  # parts that one task adds up
 SPANS = 16  # tasks of a pass, where rows are many: each leaves a state of m^2 numbers in the store
+LEAST_ROWS = 4096  # of a task, where there are as many
 SPAN_NBYTES = 128 << 20  # of a task's rows as float64
 
 Check = Callable[[], None]
@@ -190,8 +192,6 @@ def gram_block(
     check: called between blocks. Cost: 2 r m^2 flops and the kernel's; holds two blocks of 16 MiB
     and P.
     """
-    from scipy.linalg import blas  # noqa: PLC0415 - only where something is computed
-
     Y = _columns_of(Y)
     m, t = whitening.m, Y.shape[1]
     P = np.zeros((m, m), order="F")
@@ -206,7 +206,7 @@ def gram_block(
         if weights is not None:
             root = np.sqrt(w[rows])
             A *= root
-        P = blas.dsyrk(1.0, A, beta=1.0, c=P, lower=1, overwrite_c=1)
+        syrk(A, P)
         y = Y[rows] if root is None else Y[rows] * root[:, None]
         b += A @ y
         A1 += A.sum(axis=1) if root is None else A @ root
@@ -245,8 +245,6 @@ def gradient_block(
     wanted. Cost: 2 r m^2 flops (3 without `kept`) and the kernel's `vjp`, and m^3 where the
     cotangents are not `Pulled` yet.
     """
-    from scipy.linalg import blas  # noqa: PLC0415
-
     Y = _columns_of(Y)
     kernel = whitening.kernel
     # K_bar = L^-T (2 P_bar A + b_bar y^T): the small factors first, one product a block.
@@ -266,8 +264,9 @@ def gradient_block(
                 A *= root
         else:
             A = kept[place]
-        K_bar = blas.dgemm(1.0, v, y, trans_b=1)
-        K_bar = blas.dgemm(1.0, T, A, beta=1.0, c=K_bar, overwrite_c=1)
+        K_bar = np.empty(A.shape, order="F")
+        gemm(v, np.asfortranarray(y), K_bar, turned=True)
+        gemm(T, A, K_bar, beta=1.0)
         if root is not None:
             K_bar *= root
         through = kernel.vjp(X[rows], whitening.Z, K_bar.T, inputs=inputs)
@@ -315,7 +314,7 @@ def tree_sum(parts: Sequence[Part]) -> Part:
 def span_rows(n: int, m: int, d: int = 1) -> int:
     """Rows of one task of a pass over n rows of d columns with m inducing points: about n / 16, so
     many that a state of m^2 numbers is worth its way to the store, and not more than 128 MiB."""
-    return max(4096, 8 * m, min(-(-n // SPANS), SPAN_NBYTES // (8 * d)))
+    return max(LEAST_ROWS, 8 * m, min(-(-n // SPANS), SPAN_NBYTES // (8 * d)))
 
 
 def spans(n: int, m: int, d: int = 1) -> list[tuple[int, int]]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simdist.errors import InputError
+from simdist.solvers.lapack import potrf, trmm, trsm
 from simdist.types import Float64, Ids
 
 __all__ = [
@@ -49,8 +50,6 @@ def factored(K: Float64, *, jitter: float = JITTER, most: float = MOST_JITTER) -
 
     Raises InputError where K is not finite, or is no kernel matrix: not even with `most`.
     """
-    from scipy.linalg import lapack  # noqa: PLC0415 - only where something is computed
-
     diagonal = np.diagonal(K)
     scale = float(diagonal.mean())
     if not np.isfinite(scale) or not np.isfinite(K).all():
@@ -63,9 +62,8 @@ def factored(K: Float64, *, jitter: float = JITTER, most: float = MOST_JITTER) -
         added = tried * (scale if scale > 0 else 1.0)
         shifted = np.array(K, order="F")
         shifted[np.diag_indices(len(K))] += added
-        L, info = lapack.dpotrf(shifted, lower=1, clean=1, overwrite_a=1)
-        if info == 0:
-            return Factor(L, tried, added)
+        if potrf(shifted, clean=True) == 0:
+            return Factor(shifted, tried, added)
         if tried >= most:
             raise InputError(
                 f"a kernel matrix of {len(K)} rows is not positive definite, even with"
@@ -77,18 +75,12 @@ def factored(K: Float64, *, jitter: float = JITTER, most: float = MOST_JITTER) -
 
 def solve_lower(L: Float64, B: Float64, *, overwrite: bool = False) -> Float64:
     """L^-1 B. B: [m, n]; Fortran order and `overwrite` spare a copy."""
-    from scipy.linalg import blas  # noqa: PLC0415
-
-    made: Float64 = blas.dtrsm(1.0, L, B, lower=1, overwrite_b=int(overwrite))
-    return made
+    return _solved(L, B, overwrite, turned=False)
 
 
 def solve_lower_t(L: Float64, B: Float64, *, overwrite: bool = False) -> Float64:
     """L^-T B, as `solve_lower`."""
-    from scipy.linalg import blas  # noqa: PLC0415
-
-    made: Float64 = blas.dtrsm(1.0, L, B, lower=1, trans_a=1, overwrite_b=int(overwrite))
-    return made
+    return _solved(L, B, overwrite, turned=True)
 
 
 def factored_vjp(L: Float64, L_bar: Float64) -> Float64:
@@ -97,15 +89,20 @@ def factored_vjp(L: Float64, L_bar: Float64) -> Float64:
     Returns K_bar [m, m], symmetric: df = sum(K_bar dK) for symmetric dK.
     Source: Murray, Differentiation of the Cholesky decomposition, 2016, eq. 10.
     """
-    from scipy.linalg import blas  # noqa: PLC0415
-
-    inner = blas.dtrmm(1.0, L, np.tril(L_bar), lower=1, trans_a=1)  # L^T L_bar
+    inner = np.asfortranarray(np.tril(L_bar))
+    trmm(L, inner, turned=True)  # L^T L_bar
     inner = np.tril(inner)
     inner[np.diag_indices(len(L))] *= 0.5
     half = solve_lower_t(L, np.asfortranarray(inner))
     whole = solve_lower_t(L, np.asfortranarray(half.T))  # (L^-T Phi L^-1)^T
     made: Float64 = 0.5 * (whole + whole.T)
     return made
+
+
+def _solved(L: Float64, B: Float64, overwrite: bool, *, turned: bool) -> Float64:
+    room = B if overwrite and B.flags.f_contiguous else np.array(B, order="F")
+    trsm(np.asfortranarray(L), room, turned=turned)
+    return room
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ beside it, with the same kernel and alpha, on rows few enough for it.
 
 MNIST: 8,000 images train, 2,000 test. C and gamma of SVC are those of its best accuracy on 1,600 of
 the training rows after a fit to the other 6,400; KernelSVM is tuned likewise, over C, with SVC's
-gamma. Then both in turn, A B A B; wall and CPU seconds of fit, and of predicting the test rows.
+gamma; DirichletGP learns its own kernel. Then all in turn, A B A B; wall and CPU seconds of fit,
+and of predicting the test rows.
 """
 
 from __future__ import annotations
@@ -134,6 +135,8 @@ def _svm(options: argparse.Namespace) -> None:
         contenders[f"KernelSVM C={best['C']:g}, {m} centres"] = lambda m=m: sd.KernelSVM(
             **best, centers=m
         )
+    for m in (int(word) for word in options.gp_inducing.split(",") if word):
+        contenders[f"DirichletGP, {m} points"] = lambda m=m: sd.DirichletGP(inducing=m)
     runs: dict[str, list[tuple[float, Took, Took]]] = {name: [] for name in contenders}
     for _ in range(options.repeats):
         for name, contender in contenders.items():
@@ -161,6 +164,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--centers", default="1024,4096")
     parser.add_argument("--svm-centers", default="1000,2000")
+    parser.add_argument("--gp-inducing", default="2048,3072", help="of DirichletGP; '': none")
     parser.add_argument("--widths", choices=("learned", "shared"), default="learned")
     parser.add_argument("--rows", type=int, help="of each set, drawn by the seed; all by default")
     parser.add_argument("--repeats", type=int, default=2)

@@ -3,6 +3,7 @@
 main       import, partition, k-NN graph
 spectral   import, exact k-NN lists, similarity graph, components, eigenvectors by LOBPCG
 attention  import, every row's softmax average over all rows
+gp         import, a sparse Gaussian process fitted by L-BFGS, two passes an evaluation
 
 The stages are the real ones. Around each task stands a watch that notes who computes it, and holds
 the one task that a trial chose at the point that it chose (`gate.py`), so that a fault finds a
@@ -23,9 +24,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from simdist import partitions
+from simdist import grams, partitions
 from simdist.models.attention import attention_links
 from simdist.models.chain import Link
+from simdist.models.gp_links import sparse_gp_links
 from simdist.models.knn import knn_links
 from simdist.models.similarity import similarity_links
 from simdist.models.spectral import spectral_links
@@ -44,8 +46,9 @@ ROWS, DIM, FILES = 2048, 24, 8
 
 @dataclass(frozen=True)
 class Flow:
-    """steps: the links after the import of "vectors", with k neighbours. moments: which round a
-    trial's word stands for. commits: stages in whose commits it may be killed."""
+    """steps: the links after the import of "vectors", with k neighbours (or so many inducing
+    points). moments: which round a trial's word stands for. commits: stages in whose commits it may
+    be killed."""
 
     steps: Callable[[int], tuple[Link, ...]]
     moments: Mapping[str, str]
@@ -68,6 +71,11 @@ def _attention(k: int) -> tuple[Link, ...]:
     return attention_links("attention", "vectors", "vectors", scale=float(k))
 
 
+def _gp(k: int) -> tuple[Link, ...]:
+    small = {"evaluations": 4, "mini_rows": 256, "mini_evaluations": 3}
+    return sparse_gp_links("model", "vectors", kernel=None, targets=("y",), inducing=k, **small)
+
+
 FLOWS = {
     "main": Flow(
         _graph,
@@ -84,11 +92,22 @@ FLOWS = {
         {"fold": "fold", "merge": "merge-1", "finish": "finish"},
         ("import_vectors", "attention"),
     ),
+    "gp": Flow(
+        _gp,
+        {
+            "begin": "begin",
+            "pass": "pass-1",
+            "sum": "pass-2-sum0",
+            "slope": "slope-2",
+            "step": "step-1",
+        },
+        ("import_vectors", "sparse_gp"),
+    ),
 }
 
 
 def write_data(folder: Path) -> None:
-    """Clustered rows as Parquet, a file a shard."""
+    """Clustered rows as Parquet, a file a shard, and a smooth function of them."""
     rng = np.random.default_rng(7)
     centres = rng.standard_normal((40, DIM))
     near = centres[rng.integers(0, len(centres), ROWS)] + 0.4 * rng.standard_normal((ROWS, DIM))
@@ -96,14 +115,14 @@ def write_data(folder: Path) -> None:
     for number, rows in enumerate(np.split(near.astype(np.float32), FILES)):
         names = [f"row-{number}-{place:04d}" for place in range(len(rows))]
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), DIM)
-        pq.write_table(
-            pa.table({"id": names, "vector": vectors}), folder / f"part-{number:03d}.parquet"
-        )
+        y = np.sin(rows[:, 0].astype(np.float64)) + 0.5 * rows[:, 1]
+        table = pa.table({"id": names, "vector": vectors, "y": y})
+        pq.write_table(table, folder / f"part-{number:03d}.parquet")
 
 
 def links(flow: str, data: Path, folder: Path, run: str, k: int) -> tuple[Link, ...]:
     """The flow, watched. folder: the trial's. run: which driver's tasks they are."""
-    first = import_link("vectors", path=str(data), id="id", vector="vector")
+    first = import_link("vectors", path=str(data), id="id", vector="vector", keep=["y"])
     plain = (first, *FLOWS[flow].steps(k))
     return tuple(replace(link, stage=Watched(link.stage, str(folder), run)) for link in plain)
 
@@ -118,6 +137,8 @@ def make_tasks_small() -> None:
     attention_sizes.MOST_QUERIES = ROWS // FILES
     attention_sizes.GROUP_NBYTES = 4 * 2 * DIM * (ROWS // 16)
     attention_sizes.FAN = attention_story.FAN = 4
+    grams.LEAST_ROWS = ROWS // FILES
+    grams.FAN = 4
 
 
 @dataclass(frozen=True)

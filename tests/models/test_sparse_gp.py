@@ -202,6 +202,8 @@ def test_more_inducing_points_than_rows_are_cut_with_a_warning(data):
         (lambda X, y: (X[:1], y[:1]), ValueError, "n_samples=1"),
         (lambda X, y: (X, y[:10]), ValueError, "400, 10"),
         (lambda X, y: (np.where(X > 2.5, np.nan, X), y), ValueError, "NaN"),
+        (lambda X, y: (1e-150 * X, y), InputError, "column 0 of the rows varies by 9.*e-151"),
+        (lambda X, y: (1e150 * X, y), InputError, "Scale the rows to about unit spread"),
         (lambda X, y: (X, None), ValueError, "requires y to be passed"),
         (lambda X, y: (X, 1e-17 * y / y + 1e3), InputError, "in all 400 rows"),
     ],
@@ -258,3 +260,30 @@ steps:
     rows = np.stack(sd.datasets.load("friedman")["x"].to_numpy())[:10]
     table = predictions.store.read_table(predictions.shards[0].objects["table"])
     assert np.allclose(table["mean"][:10], opened.predict(rows))
+
+
+@pytest.mark.parametrize(("rows", "target"), [(1e-80, 1e-150), (1e80, 1e150)])
+def test_rows_and_targets_of_any_scale_give_the_same_answer_in_their_units(data, rows, target):
+    X, y = data[0][:100], data[1][:100]
+    plain = small(evaluations=3).fit(X, y).predict_distribution(X)
+    moved = small(evaluations=3).fit(rows * X, target * y).predict_distribution(rows * X)
+    assert np.allclose(moved.mean / target, plain.mean, atol=1e-6)
+    assert np.allclose(moved.variance / target / target, plain.variance, rtol=1e-4)
+
+
+def test_more_given_points_than_rows_are_a_model_all_the_same(data):
+    X, y = data
+    gp = sd.SparseGP(inducing=X[:200], evaluations=3).fit(X[:40], y[:40])
+    found = gp.predict_distribution(X)
+    assert np.isfinite(found.mean).all()
+    assert (found.variance > 0).all()
+
+
+def test_a_constant_column_and_copies_with_other_targets_are_fine(data):
+    X, y = data[0][:60].copy(), data[1][:60]
+    X[:, 1] = 4.0
+    twice = sd.SparseGP(inducing=20, evaluations=5).fit(
+        np.repeat(X, 2, 0), np.repeat(y, 2) + np.tile([0.5, -0.5], 60)
+    )
+    assert twice.noise_variance_ > 0.05
+    assert np.isfinite(twice.predict(X)).all()

@@ -18,6 +18,8 @@ from functools import cached_property
 import numpy as np
 
 from simdist.grams import GramStatistics
+from simdist.solvers.cholesky import solve_lower
+from simdist.solvers.lapack import potrf, potri, potrs
 from simdist.types import Float64
 
 __all__ = ["Bound", "ClassSums", "Posterior", "Softness", "class_bound", "posterior"]
@@ -117,15 +119,13 @@ class Posterior:
         rest = self.scale * np.maximum(diagonal - np.einsum("ij,ij->j", A, A), 0.0)
         variance = np.repeat(rest[:, None], len(self.mu), axis=1)
         for c, L in enumerate(self.factors):
-            own = solve_lower(np.asarray(L), A)
+            own = solve_lower(L, A)
             variance[:, c] += self.scale * np.einsum("ij,ij->j", own, own)
         return mean, variance
 
 
 def class_bound(sums: ClassSums, softness: Softness) -> Bound:
     """F and its gradient. Cost: some 1.5 m^3 flops a class."""
-    from scipy.linalg import lapack  # noqa: PLC0415 - only where something is computed
-
     classes, m = sums.A1.shape
     (s1, s0), (t1, t0), root = softness.noise, softness.targets, softness.scale**0.5
     mu, total, all_gaps = sums.means(softness), float(sums.n.sum()), float(sums.gaps.sum())
@@ -134,15 +134,16 @@ def class_bound(sums: ClassSums, softness: Softness) -> Bound:
     for c in range(classes):
         L = _factor(sums, c, softness)
         b = _right_side(sums, c, softness, mu[c])
-        alpha = lapack.dpotrs(L, b, lower=1)[0]
-        inverse = lapack.dpotri(L, lower=1)[0]
-        inverse = np.tril(inverse) + np.tril(inverse, -1).T
+        alpha = _solved(L, b)
+        half = float(np.log(np.diagonal(L)).sum())
+        potri(L)
+        inverse = np.tril(L) + np.tril(L, -1).T
         inner[c] = 0.5 * softness.scale * (np.eye(m) - inverse - np.outer(alpha, alpha))
         others = total - sums.n[c]
         value += (
             -0.5 * sums.n[c] * (np.log(2 * np.pi * s1) + (t1 - mu[c]) ** 2 / s1)
             - 0.5 * others * (np.log(2 * np.pi * s0) + (t0 - mu[c]) ** 2 / s0)
-            - float(np.log(np.diagonal(L)).sum())
+            - half
             + 0.5 * float(b @ alpha)
             - 0.5 * softness.scale * (sums.gaps[c] / s1 + (all_gaps - sums.gaps[c]) / s0)
         )
@@ -155,47 +156,35 @@ def class_bound(sums: ClassSums, softness: Softness) -> Bound:
 
 def posterior(sums: ClassSums, softness: Softness, *, factors: bool = True) -> Posterior:
     """What predicts, of all rows' sums. factors: whether variances are wanted too."""
-    from scipy.linalg import lapack  # noqa: PLC0415
-
     classes, m = sums.A1.shape
     mu, alpha = sums.means(softness), np.empty((m, classes))
     kept = np.empty((classes if factors else 0, m, m))
     for c in range(classes):
         L = _factor(sums, c, softness)
         b = _right_side(sums, c, softness, mu[c])
-        alpha[:, c] = softness.scale**0.5 * lapack.dpotrs(L, b, lower=1)[0]
+        alpha[:, c] = softness.scale**0.5 * _solved(L, b)
         if factors:
             kept[c] = L
     return Posterior(alpha, mu, kept, softness.scale)
 
 
-def solve_lower(L: Float64, A: Float64) -> Float64:
-    """L^-1 A. L: [m, m] lower, of any order; A: [m, r]."""
-    from scipy.linalg import blas  # noqa: PLC0415
-
-    # A row-ordered L is, to BLAS, the upper factor of the same matrix.
-    made: Float64
-    if L.flags.c_contiguous:
-        made = blas.dtrsm(1.0, L.T, A, lower=0, trans_a=1)
-    else:
-        made = blas.dtrsm(1.0, L, A, lower=1)
-    return made
-
-
 def _factor(sums: ClassSums, c: int, softness: Softness) -> Float64:
     """Lower Cholesky factor of B_c, which has no eigenvalue below 1 - rounding."""
-    from scipy.linalg import lapack  # noqa: PLC0415
-
     s1, s0 = softness.noise
     B = np.array(sums.whole, order="F")
     B *= softness.scale / s0
     B += softness.scale * (1 / s1 - 1 / s0) * sums.P[c]
     B[np.diag_indices(len(B))] += 1.0
-    L, info = lapack.dpotrf(B, lower=1, clean=1, overwrite_a=1)
-    if info:
+    if potrf(B, clean=True):
         raise FloatingPointError(f"B of class {c} is not positive definite at {softness}")
-    made: Float64 = L
-    return made
+    return B
+
+
+def _solved(L: Float64, b: Float64) -> Float64:
+    """[m] B^-1 b, of B = L L^T."""
+    found = np.array(b[:, None], order="F")
+    potrs(L, found)
+    return found[:, 0]
 
 
 def _right_side(sums: ClassSums, c: int, softness: Softness, mu: float) -> Float64:

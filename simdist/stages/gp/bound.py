@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simdist.grams import Cotangents, GramStatistics
+from simdist.solvers.lapack import potrf, potri, potrs
 from simdist.types import Float64
 
 __all__ = ["Bound", "Posterior", "collapsed_bound", "posterior"]
@@ -44,8 +45,6 @@ class Posterior:
 
 def collapsed_bound(statistics: GramStatistics, noise: Float64) -> Bound:
     """F and its gradient. noise: [t] > 0. Cost: some 1.2 m^3 flops an output."""
-    from scipy.linalg import lapack  # noqa: PLC0415 - only where something is computed
-
     m, t = statistics.b.shape
     gap = statistics.trace_gap
     value, slopes = 0.0, np.empty(t)
@@ -53,14 +52,15 @@ def collapsed_bound(statistics: GramStatistics, noise: Float64) -> Bound:
     for j, s in enumerate(noise):
         L_B = _factor(statistics.P, float(s))
         b = statistics.b[:, j]
-        alpha = lapack.dpotrs(L_B, b, lower=1)[0] / s
-        inverse = lapack.dpotri(L_B, lower=1)[0]
-        inverse = np.tril(inverse) + np.tril(inverse, -1).T
+        alpha = _solved(L_B, b) / s
+        half = float(np.log(np.diagonal(L_B)).sum())
+        potri(L_B)
+        inverse = np.tril(L_B) + np.tril(L_B, -1).T
         fit = float(b @ alpha)
         value += (
             -0.5 * statistics.n * np.log(2.0 * np.pi * s)
             + 0.5 * statistics.logw
-            - float(np.log(np.diagonal(L_B)).sum())
+            - half
             - 0.5 * (float(statistics.yy[j]) - fit + gap) / s
         )
         effective = m - float(np.trace(inverse))  # tr(B^-1 P) / s: parameters that are used
@@ -76,27 +76,28 @@ def collapsed_bound(statistics: GramStatistics, noise: Float64) -> Bound:
 
 def posterior(statistics: GramStatistics, noise: Float64) -> Posterior:
     """What predicts, of all rows' statistics. noise: [t]."""
-    from scipy.linalg import lapack  # noqa: PLC0415
-
     m, t = statistics.b.shape
     alpha, factors = np.empty((m, t)), np.empty((t, m, m))
     for j, s in enumerate(noise):
-        factors[j] = _factor(statistics.P, float(s))
-        alpha[:, j] = lapack.dpotrs(factors[j], statistics.b[:, j], lower=1)[0] / s
+        L_B = factors[j] = _factor(statistics.P, float(s))
+        alpha[:, j] = _solved(L_B, statistics.b[:, j]) / s
     return Posterior(alpha, factors)
 
 
 def _factor(P: Float64, s: float) -> Float64:
     """Lower Cholesky factor of I + P / s, which has no eigenvalue below 1 - rounding."""
-    from scipy.linalg import lapack  # noqa: PLC0415
-
     B = np.array(P, order="F")
     B /= s
     B[np.diag_indices(len(B))] += 1.0
-    L_B, info = lapack.dpotrf(B, lower=1, clean=1, overwrite_a=1)
-    if info:
+    if potrf(B, clean=True):
         raise FloatingPointError(
             f"I + P / {s:g} is not positive definite: P has an eigenvalue below -{s:g}"
         )
-    made: Float64 = L_B
-    return made
+    return B
+
+
+def _solved(L_B: Float64, b: Float64) -> Float64:
+    """[m] B^-1 b."""
+    found = np.array(b[:, None], order="F")
+    potrs(L_B, found)
+    return found[:, 0]

@@ -18,11 +18,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from simdist.engine.threads import Run, in_order
 from simdist.measures.kernels import Kernel
 from simdist.solvers.lbfgs import Lbfgs
 from simdist.stages.gp.choose import chosen, scaled_kernel
 from simdist.stages.gp.config import SparseGPConfig
-from simdist.stages.gp.memory import Run, evaluated, in_order
+from simdist.stages.gp.memory import evaluated
 from simdist.stages.gp.space import Space, Trial
 from simdist.stages.gp.survey import Sample
 from simdist.stages.gp.table import Part, Scale
@@ -33,6 +34,7 @@ __all__ = ["Progress", "begin"]
 # Pairs that L-BFGS keeps: more did not help, and each is as long as all coordinates of Z.
 MEMORY = 10
 MINI_SHARE = 8  # rows of the fit on a sample for each of its inducing points, at least
+MINI_PARTS = 4  # of its rows, side by side where there are cores
 WORTH = 2  # times mini_rows: of fewer rows a fit on a sample is no shorter than one of all
 
 Check = Callable[[], None]
@@ -226,7 +228,7 @@ def _mini_fit(
     space = Space.around(start, scale.spread, floor=config.noise_floor, moved=moved)
     minimiser = _minimiser(space.vector(start), config.mini_evaluations, config)
     X, Y, weights = sample.part.take(np.arange(rows))
-    cuts = np.array_split(np.arange(rows), 2 if rows > 2 else 1)
+    cuts = np.array_split(np.arange(rows), min(rows, MINI_PARTS))
     whole = Part(X, (Y - scale.mean) / scale.scale, weights)
     parts = [whole.take(cut) for cut in cuts]
     while minimiser.running:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from simdist.stages.gp.config import SparseGPConfig
 from simdist.stages.gp.fit import begin
-from simdist.stages.gp.memory import evaluated, part_spans, side_by_side, summed
+from simdist.stages.gp.memory import all_cores, evaluated, part_spans, summed
 from simdist.stages.gp.model import Fitted, Scores, assess, calibrated, fitted
 from simdist.stages.gp.report import report
 from simdist.stages.gp.survey import refuse_few, sampled, scale_of, survey
@@ -32,7 +32,7 @@ def fit_local(table: Arrays, config: SparseGPConfig, *, given: Array | None = No
     scale = scale_of(config, total)
     sample = sampled([drawn], config.sample_rows(n))
     whole = training(table, config, scale, 0, n)
-    with side_by_side(config.inducing) as run:
+    with all_cores(config.inducing) as run:
         progress = begin(config, scale, sample, total.n, given=given, run=run)
         parts = [whole.span(*span) for span in part_spans(total.n, config.inducing)]
         while progress.running:

@@ -7,13 +7,11 @@ The whitened blocks of the first pass are kept for the second, so an evaluation 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
 
 import numpy as np
 
-from simdist.engine.threads import cpus_here, limited
+from simdist.engine.threads import Run, cpus_here, in_order, limited, side_by_side
 from simdist.errors import InputError
 from simdist.grams import (
     GramStatistics,
@@ -30,40 +28,23 @@ from simdist.stages.gp.space import Space, Trial
 from simdist.stages.gp.table import Part
 from simdist.types import Float64
 
-__all__ = ["Run", "evaluated", "in_order", "part_spans", "side_by_side", "summed"]
-
-T = TypeVar("T")
+__all__ = ["all_cores", "evaluated", "part_spans", "summed"]
 
 KEPT_NBYTES = 1 << 30  # of whitened blocks that are kept for the gradient
-THREADED = 1024  # inducing points from which BLAS alone keeps all cores busy
+THREADED = 2048  # inducing points from which BLAS alone keeps all cores busy
 PARTS, PART_ROWS = 16, 1024  # rows side by side: as many parts, none shorter
 
 
-class Run(Protocol):
-    """function(0), ..., function(count - 1), in that order; side by side where there is room."""
-
-    def __call__(self, function: Callable[[int], T], count: int) -> list[T]: ...
-
-
-def in_order(function: Callable[[int], T], count: int) -> list[T]:
-    """One after the other: how a task on a worker does it."""
-    return [function(i) for i in range(count)]
-
-
 @contextmanager
-def side_by_side(m: int) -> Iterator[Run]:
-    """Runs on all cores of this process: blocks in threads with one core each; with many inducing
-    points one block after the other, in which BLAS has all cores."""
-    cpus = cpus_here()
-    if m >= THREADED or cpus == 1:
-        with limited(cpus):
+def all_cores(m: int) -> Iterator[Run]:
+    """Runs on all cores of this process: blocks in threads with one core each; with very many
+    inducing points, whose sums are large, one block after the other, in which BLAS has all
+    cores."""
+    if m >= THREADED:
+        with limited(cpus_here()):
             yield in_order
         return
-    with limited(1), ThreadPoolExecutor(cpus, thread_name_prefix="simdist-gp") as pool:
-
-        def run(function: Callable[[int], T], count: int) -> list[T]:
-            return list(pool.map(function, range(count)))
-
+    with side_by_side(cpus_here()) as run:
         yield run
 
 

@@ -65,11 +65,13 @@ def _begin(context: Context, task: Task) -> Record:
     total = _total(context)
     refuse_few(config, total)
     given = None if config.given is None else context.load(config.given)
-    progress = begin(
-        *(config, _scale(context), _sample(context), total.n),
-        given=given,
-        check=context.check,
-    )
+    with context.side_by_side() as run:
+        progress = begin(
+            *(config, _scale(context), _sample(context), total.n),
+            given=given,
+            check=context.check,
+            run=run,
+        )
     return _left(context, task, progress)
 
 

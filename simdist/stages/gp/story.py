@@ -112,7 +112,7 @@ class _Plan:
     def rounds(self, done: Rounds) -> Iterator[Round]:
         """Rounds as long as their facts are known."""
         yield self._each("survey", "survey", self.begin_nbytes)
-        yield self._one("begin", "begin", nbytes=self.begin_nbytes)
+        yield self._one("begin", "begin", nbytes=self.begin_nbytes, spreads=True)
         state, step = "begin", 0
         while done[state][0].facts["running"]:
             yield from self._evaluation(done, state, step)
@@ -169,8 +169,11 @@ class _Plan:
             ),
         )
 
-    def _one(self, name: str, kind: str, *, nbytes: int = 0, **args: Json) -> Round:
-        return Round(name, (Task(name, kind, args, nbytes or self.solve_nbytes),))
+    def _one(
+        self, name: str, kind: str, *, nbytes: int = 0, spreads: bool = False, **args: Json
+    ) -> Round:
+        task = Task(name, kind, args, nbytes or self.solve_nbytes, spreads=spreads)
+        return Round(name, (task,))
 
 
 def _manifest(plan: _Plan, rounds: Rounds, context: Context) -> Commit:

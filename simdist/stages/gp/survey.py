@@ -19,6 +19,7 @@ from simdist.types import Array, Float64, Json
 __all__ = ["Moments", "Sample", "refuse_few", "sampled", "scale_of", "survey"]
 
 BLOCK = 1 << 16  # rows summed at a time
+FARTHEST = 1e90  # spread of a column, or one over it: lengthscales around it are still numbers
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -137,7 +138,8 @@ def _joined(samples: Sequence[Sample]) -> Sample:
 
 
 def scale_of(config: SparseGPConfig, total: Moments) -> Scale:
-    """What standardises the targets. InputError for a target that does not vary."""
+    """What standardises the targets. InputError for a target that does not vary, and for a column
+    of the rows whose spread no lengthscale can follow."""
     t = config.outputs
     for place, name in enumerate(config.targets):
         if total.low[place] == total.high[place]:
@@ -157,6 +159,12 @@ def scale_of(config: SparseGPConfig, total: Moments) -> Scale:
                 " which float64 cannot tell: subtract an offset, or scale it, first"
             )
     spread = deviation[t:]
+    odd = np.flatnonzero((spread > 0) & ~((spread > 1.0 / FARTHEST) & (spread < FARTHEST)))
+    if len(odd):
+        raise InputError(
+            f"column {odd[0]} of the rows varies by {spread[odd[0]]:g}: lengthscales lie between"
+            " 1e-100 and 1e100. Scale the rows to about unit spread."
+        )
     return Scale(
         mean=total.mean[:t],
         scale=deviation[:t],

@@ -19,6 +19,7 @@ import numpy as np
 from simdist.errors import InputError
 from simdist.measures.kernels import Constant, Kernel, Product, Scale, Sum
 from simdist.measures.kernels.radial import Radial
+from simdist.solvers.lapack import potrf
 from simdist.types import Array, Float64, Ids
 
 __all__ = ["Local", "local_nbytes", "predict_rows"]
@@ -111,16 +112,14 @@ def _by_distance(kernel: Kernel, points: Float64) -> Float64 | None:
 def _solved(values: Float64, targets: Float64, noise: float) -> tuple[Float64, Float64]:
     """Mean and latent variance. values: packed [b, p (p + 1) / 2], the row itself last; targets:
     [b, p - 1]."""
-    from scipy.linalg import lapack  # noqa: PLC0415 - only where something is computed
-
-    from simdist.compiled.packed import spread  # noqa: PLC0415
+    from simdist.compiled.packed import spread  # noqa: PLC0415 - numba only on workers
 
     k = targets.shape[1]
     mean, latent = np.empty(len(values)), np.empty(len(values))
     matrices = spread(values, targets, noise, BIG)
     for i, A in enumerate(matrices):
         # Fortran sees the rows as columns: the lower triangle is its upper one.
-        _, info = lapack.dpotrf(A.T, lower=0, clean=0, overwrite_a=1)
+        info = potrf(A.T, upper=True)
         L = _jittered(values[i : i + 1], targets[i : i + 1], noise) if info else A
         v = L[k, :k]
         mean[i] = v @ L[k + 1, :k]
@@ -132,15 +131,12 @@ def _solved(values: Float64, targets: Float64, noise: float) -> tuple[Float64, F
 
 def _jittered(values: Float64, targets: Float64, noise: float) -> Array:
     """The factor with the least jitter that there is one with."""
-    from scipy.linalg import lapack  # noqa: PLC0415
-
     from simdist.compiled.packed import spread  # noqa: PLC0415
 
     scale = float(values[0, -1])
     for jitter in JITTERS:
         A: Array = spread(values, targets, noise + jitter * scale, BIG)[0]
-        _, info = lapack.dpotrf(A.T, lower=0, clean=0, overwrite_a=1)
-        if info == 0:
+        if potrf(A.T, upper=True) == 0:
             return A
     raise _not_definite(targets.shape[1], scale)
 

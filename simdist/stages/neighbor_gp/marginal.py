@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from simdist.measures.kernels import Kernel
+from simdist.solvers.lapack import potrf, potri, potrs
 from simdist.types import Array, Float64
 
 __all__ = ["Fitted", "Subset", "fit_marginal", "marginal_likelihood"]
@@ -86,20 +87,19 @@ def marginal_likelihood(kernel: Kernel, noise: float, subset: Subset) -> tuple[f
 
     -inf, and a gradient of zeros, where K has no Cholesky factor.
     """
-    from scipy.linalg import lapack  # noqa: PLC0415 - only where something is computed
-
     X, y = np.asarray(subset.X, np.float64), subset.y
     K, pullback = kernel.matrix_and_vjp(X, X)
     L = np.array(K.T, order="F")
     L[np.diag_indices(len(y))] += noise
-    L, info = lapack.dpotrf(L, lower=1, overwrite_a=1)
-    if info:
+    if potrf(L):
         return -np.inf, np.zeros(len(kernel.theta) + 1)
-    alpha = lapack.dpotrs(L, y, lower=1)[0]
+    found = np.array(y[:, None], order="F")
+    potrs(L, found)
+    alpha = found[:, 0]
     value = -0.5 * float(y @ alpha) - float(np.log(np.diagonal(L)).sum())
-    inverse = lapack.dpotri(L, lower=1)[0]
-    C = np.tril(inverse, -1)
-    C = -0.5 * (C + C.T + np.diag(np.diagonal(inverse)))
+    potri(L)
+    C = np.tril(L, -1)
+    C = -0.5 * (C + C.T + np.diag(np.diagonal(L)))
     C += 0.5 * np.outer(alpha, alpha)
     slope = np.append(pullback(C, inputs=False).theta, noise * float(np.trace(C)))
     return value - 0.5 * len(y) * float(np.log(2.0 * np.pi)), slope

@@ -216,6 +216,14 @@ def test_targets_that_cannot_be_learned_are_refused(data, column, message):
         worked(SparseGPStage(), FIXED, {"vectors": given})
 
 
+@pytest.mark.parametrize(("rows", "held_out"), [(1, 0.0), (2, 0.9)])
+def test_one_row_to_learn_from_is_refused(data, rows, held_out):
+    X, y = data
+    given = stored(X[:rows], y=y[:rows])
+    with pytest.raises(InputError, match=r"row\(s\) to learn from.*needs at least 2"):
+        worked(SparseGPStage(), replace(FIXED, inducing=1, held_out=held_out), {"vectors": given})
+
+
 def test_a_column_that_was_not_kept_is_refused_with_those_that_were(vectors):
     with pytest.raises(InputError, match="no target column 'price'; it keeps: spread, twice, y"):
         worked(SparseGPStage(), replace(FIXED, targets=("price",)), {"vectors": vectors})
