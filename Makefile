@@ -22,8 +22,8 @@ help:
 quickstart: $(VENV)/.prefect
 	@$(PY) -m pipelines $(CONFIG)
 
-# Servers and clocks one test at a time, and beside them all others, which give way: what waits for
-# a server leaves its core to them. With ARGS, one run.
+# Servers and clocks one test at a time, and beside them all others, which give way (and so may take
+# longer): what waits for a server leaves its core to them. With ARGS, one run.
 test: $(VENV)/.test
 ifdef ARGS
 	$(PY) -m pytest $(ARGS)
@@ -37,7 +37,8 @@ test-serial: $(VENV)/.test
 test-others: $(VENV)/.test
 	@echo "all other tests run beside: they are told when they have ended"
 	@said=$$(mktemp); \
-	nice -n 10 $(PY) -m pytest -m 'not serial and not chaos' -n 2 --dist loadfile > $$said 2>&1; \
+	nice -n 10 $(PY) -m pytest -m 'not serial and not chaos' -n 2 --dist loadfile \
+	  --timeout 900 -o faulthandler_timeout=840 > $$said 2>&1; \
 	code=$$?; cat $$said; rm $$said; exit $$code
 
 chaos: $(VENV)/.test
