@@ -77,7 +77,7 @@ def _no_rounds(*_: Any) -> Any:
     raise _AllPairs
 
 
-def _round(name: str, *_: Any) -> Round:
+def _round(name: str, *_: Any, **__: Any) -> Round:
     return Round(name, ())
 
 
