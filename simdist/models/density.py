@@ -213,8 +213,8 @@ def kernel_density(
         are off by at most 1e-3 of |x - y|^2 / h^2 (1e-9 in float64): pairs of rows for which the
         bound is larger are computed from their differences where it matters.
     store: where a stored result is committed, by default beside x. scratch: where the data of
-        arrays goes, by default a temporary folder. engine: None or "local", "dask", "ray", an
-        address, or an open Engine. listeners: told of progress.
+        arrays goes, by default memory and a temporary folder. engine: None or "local", "dask",
+        "ray", an address, or an open Engine. listeners: told of progress.
 
     A point far from all rows has a very low log density, never -inf.
     Raises InputError for NaN, other dimensions, a single row with at=None, a rule on rows that are

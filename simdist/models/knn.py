@@ -91,8 +91,9 @@ def knn_graph(
     seed: draws leaders, splits and sampled rows; the same seed gives the same graph.
     params: every knob of the approximate builder, see KnnParams.
     store: where a dataset's graph is committed, by default beside x.
-    scratch: where an array's intermediate data goes, by default a temporary folder that is removed;
-        name one that all workers reach when the engine is a cluster elsewhere.
+    scratch: where an array's intermediate data goes; by default it stays in memory and, past a
+        quarter of the engine's, in a temporary folder that is removed. Name one that all workers
+        reach when the engine is a cluster elsewhere.
     engine: None or "local", "dask", "ray", an address, or an open Engine.
 
     Raises InputError where n <= k, where the measure cannot take a row, ConfigError for settings

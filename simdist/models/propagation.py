@@ -198,7 +198,8 @@ def propagate(
         "lightgcn"  (X + S X + ... + S^steps X)/(steps + 1) steps 3, l = 0
     steps, alpha, self_loops: instead of these. tolerance: of appnp and ppr, stop before.
     store: where a stored graph's result is committed, by default beside it.
-    scratch: where the data of a graph in memory goes, by default a temporary folder.
+    scratch: where the data of a graph in memory goes, by default memory and a temporary
+        folder.
     engine: None or "local", "dask", "ray", an address, or an open Engine.
 
     A node without edges keeps its row; in "lightgcn" a share 1 / (steps + 1) of it.
