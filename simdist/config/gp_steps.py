@@ -52,7 +52,7 @@ class SparseGPStep(Step):
     noise_floor: Positive = 1e-6
     noise_column: Text | None = None
     held_out: Share = 0.1
-    evaluations: Count = 80
+    evaluations: Count = 128
     tolerance: Positive = 1e-5
     mini_rows: Least = 4096
     mini_evaluations: Least = 30

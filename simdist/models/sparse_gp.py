@@ -103,7 +103,7 @@ class SparseGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         noise: float = 0.1,
         noise_floor: float = 1e-6,
         held_out: float | None = None,
-        evaluations: int = 80,
+        evaluations: int = 128,
         tolerance: float = 1e-5,
         mini_rows: int = 4096,
         mini_evaluations: int = 30,

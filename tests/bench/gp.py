@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--inducing", default="256,512,1024,2048,4096")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--evaluations", type=int, default=80)
+    parser.add_argument("--evaluations", type=int, default=128)
     parser.add_argument("--carried", type=int, default=12, help="evaluations of what is carried")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--train", type=int, default=0, help="training rows, all by default")

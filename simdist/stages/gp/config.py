@@ -57,7 +57,7 @@ class SparseGPConfig:
     noise: float = NOISE_START
     noise_floor: float = 1e-6
     held_out: float = 0.1
-    evaluations: int = 80
+    evaluations: int = 128
     tolerance: float = 1e-5
     mini_rows: int = 4096
     mini_evaluations: int = 30
