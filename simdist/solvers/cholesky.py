@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simdist.errors import InputError
-from simdist.solvers.lapack import potrf, trmm, trsm
+from simdist.solvers.lapack import potrf, potrs, trmm, trsm
 from simdist.types import Float64, Ids
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "factored",
     "factored_vjp",
     "pivoted",
+    "solve_factored",
     "solve_lower",
     "solve_lower_t",
 ]
@@ -81,6 +82,13 @@ def solve_lower(L: Float64, B: Float64, *, overwrite: bool = False) -> Float64:
 def solve_lower_t(L: Float64, B: Float64, *, overwrite: bool = False) -> Float64:
     """L^-T B, as `solve_lower`."""
     return _solved(L, B, overwrite, turned=True)
+
+
+def solve_factored(L: Float64, b: Float64) -> Float64:
+    """[m] A^-1 b, of A = L L^T. L: [m, m] in Fortran order; b: [m]."""
+    found = np.array(b[:, None], order="F")
+    potrs(L, found)
+    return found[:, 0]
 
 
 def factored_vjp(L: Float64, L_bar: Float64) -> Float64:

@@ -18,8 +18,8 @@ from functools import cached_property
 import numpy as np
 
 from simdist.grams import GramStatistics
-from simdist.solvers.cholesky import solve_lower
-from simdist.solvers.lapack import potrf, potri, potrs
+from simdist.solvers.cholesky import solve_factored, solve_lower
+from simdist.solvers.lapack import potrf, potri
 from simdist.types import Float64
 
 __all__ = ["Bound", "ClassSums", "Posterior", "Softness", "class_bound", "posterior"]
@@ -134,7 +134,7 @@ def class_bound(sums: ClassSums, softness: Softness) -> Bound:
     for c in range(classes):
         L = _factor(sums, c, softness)
         b = _right_side(sums, c, softness, mu[c])
-        alpha = _solved(L, b)
+        alpha = solve_factored(L, b)
         half = float(np.log(np.diagonal(L)).sum())
         potri(L)
         inverse = np.tril(L) + np.tril(L, -1).T
@@ -162,7 +162,7 @@ def posterior(sums: ClassSums, softness: Softness, *, factors: bool = True) -> P
     for c in range(classes):
         L = _factor(sums, c, softness)
         b = _right_side(sums, c, softness, mu[c])
-        alpha[:, c] = softness.scale**0.5 * _solved(L, b)
+        alpha[:, c] = softness.scale**0.5 * solve_factored(L, b)
         if factors:
             kept[c] = L
     return Posterior(alpha, mu, kept, softness.scale)
@@ -178,13 +178,6 @@ def _factor(sums: ClassSums, c: int, softness: Softness) -> Float64:
     if potrf(B, clean=True):
         raise FloatingPointError(f"B of class {c} is not positive definite at {softness}")
     return B
-
-
-def _solved(L: Float64, b: Float64) -> Float64:
-    """[m] B^-1 b, of B = L L^T."""
-    found = np.array(b[:, None], order="F")
-    potrs(L, found)
-    return found[:, 0]
 
 
 def _right_side(sums: ClassSums, c: int, softness: Softness, mu: float) -> Float64:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from simdist.grams import Cotangents, GramStatistics
-from simdist.solvers.lapack import potrf, potri, potrs
+from simdist.solvers.cholesky import solve_factored
+from simdist.solvers.lapack import potrf, potri
 from simdist.types import Float64
 
 __all__ = ["Bound", "Posterior", "collapsed_bound", "posterior"]
@@ -52,7 +53,7 @@ def collapsed_bound(statistics: GramStatistics, noise: Float64) -> Bound:
     for j, s in enumerate(noise):
         L_B = _factor(statistics.P, float(s))
         b = statistics.b[:, j]
-        alpha = _solved(L_B, b) / s
+        alpha = solve_factored(L_B, b) / s
         half = float(np.log(np.diagonal(L_B)).sum())
         potri(L_B)
         inverse = np.tril(L_B) + np.tril(L_B, -1).T
@@ -80,7 +81,7 @@ def posterior(statistics: GramStatistics, noise: Float64) -> Posterior:
     alpha, factors = np.empty((m, t)), np.empty((t, m, m))
     for j, s in enumerate(noise):
         L_B = factors[j] = _factor(statistics.P, float(s))
-        alpha[:, j] = _solved(L_B, statistics.b[:, j]) / s
+        alpha[:, j] = solve_factored(L_B, statistics.b[:, j]) / s
     return Posterior(alpha, factors)
 
 
@@ -94,10 +95,3 @@ def _factor(P: Float64, s: float) -> Float64:
             f"I + P / {s:g} is not positive definite: P has an eigenvalue below -{s:g}"
         )
     return B
-
-
-def _solved(L_B: Float64, b: Float64) -> Float64:
-    """[m] B^-1 b."""
-    found = np.array(b[:, None], order="F")
-    potrs(L_B, found)
-    return found[:, 0]

@@ -17,7 +17,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from simdist.measures.kernels import Kernel
-from simdist.solvers.lapack import potrf, potri, potrs
+from simdist.solvers.cholesky import solve_factored
+from simdist.solvers.lapack import potrf, potri
 from simdist.types import Array, Float64
 
 __all__ = ["Fitted", "Subset", "fit_marginal", "marginal_likelihood"]
@@ -93,9 +94,7 @@ def marginal_likelihood(kernel: Kernel, noise: float, subset: Subset) -> tuple[f
     L[np.diag_indices(len(y))] += noise
     if potrf(L):
         return -np.inf, np.zeros(len(kernel.theta) + 1)
-    found = np.array(y[:, None], order="F")
-    potrs(L, found)
-    alpha = found[:, 0]
+    alpha = solve_factored(L, y)
     value = -0.5 * float(y @ alpha) - float(np.log(np.diagonal(L)).sum())
     potri(L)
     C = np.tril(L, -1)
