@@ -23,30 +23,36 @@ Each block of the stored dataset (one shard) has the objects
 and the dataset as a whole `leaders` [C, d] (prepared), `leader_terms`, `centre` [d] float64 (around
 which rows are coded) and `sizes` [C, F] int64: how many rows have cell c as their nearest, second
 nearest, ...
+
+A partition *in place* has no `vectors`, `terms` and `cells`, which a graph can do without: its rows
+lie in this process's memory, in dataset order, and are prepared anew whenever they are asked for.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from simdist.errors import ObjectMissing
 from simdist.measures import Prepared, resolve
 from simdist.measures.base import Measure
+from simdist.measures.in_place import InPlace
 from simdist.measures.surrogates import around
 from simdist.runner.resident import keep_within
+from simdist.store.datasets import Dataset
 from simdist.types import Array, Float32, Float64, Ids, Int32, ObjectRef
 
 if TYPE_CHECKING:
     from simdist.compiled.blocks import Blocks
-    from simdist.store.datasets import Dataset
 
 __all__ = [
     "FANOUT",
+    "LOOKED_UP_NBYTES",
     "SLICE",
     "Blocked",
     "Partition",
@@ -55,6 +61,7 @@ __all__ = [
     "cell_count",
     "forget",
     "has_codes",
+    "matrix_in_memory",
     "measure_surrogate",
     "nearest_cells",
     "nearest_leaders",
@@ -68,6 +75,7 @@ PARTITIONS_OPEN = 4  # kept mapped per process, so that tasks share them
 BLOCK_NBYTES = 32 << 20
 MIN_BLOCK_ROWS = 4096
 SLICE = 4096  # rows compared with the leaders at once
+LOOKED_UP_NBYTES = 3 << 20  # of rows in place that are prepared at once
 BLOCKS_WANTED = 4  # keeps a few workers busy on small data; joins copy less for larger ones
 
 
@@ -169,14 +177,28 @@ class Partition:
         objects = self.dataset.manifest.objects
         return self.dataset.store.read_array(objects["origin"]) if "origin" in objects else None
 
+    @property
+    def in_place(self) -> bool:
+        """Whether rows stay where the vectors dataset has them: see the module docstring."""
+        return bool(self.dataset.manifest.config.get("in_place", False))
+
     @cached_property
     def has_terms(self) -> bool:
         return "terms" in self.dataset.manifest.shards[0].objects
 
     def block(self, block: int) -> Prepared:
-        """The prepared rows of a block."""
+        """The prepared rows of a block; copies of them where they are in place."""
+        if self.in_place:
+            return self.take(np.arange(*self.span(block)))
         terms = self.array(block, "terms") if self.has_terms else None
         return Prepared(self.array(block, "vectors"), terms)
+
+    def pieces(self, block: int) -> Iterator[tuple[Prepared, Ids]]:
+        """(rows, their dataset rows) of a block, as many at once as rows in place are looked up."""
+        first, last = self.span(block)
+        for start in range(first, last, self._looked_up):
+            positions = np.arange(start, min(start + self._looked_up, last))
+            yield self.take(positions), self.numbers.take(positions)
 
     @property
     def coded(self) -> bool:
@@ -220,14 +242,32 @@ class Partition:
         return [np.concatenate(parts) if parts else np.empty(0, np.int32) for parts in found]
 
     @cached_property
-    def vectors(self) -> Blocks:
+    def _vectors(self) -> Blocks:
         """All prepared vectors, by position."""
         return self._blocks("vectors")
 
     @cached_property
-    def terms(self) -> Blocks | None:
+    def rows_in_place(self) -> InPlace:
+        """All rows by dataset row, of a partition in place."""
+        store, fingerprint = self.dataset.store, self.dataset.manifest.inputs["vectors"]
+        manifest = store.manifest(fingerprint)
+        rows = None if manifest is None else matrix_in_memory(Dataset(store, manifest))
+        if rows is None:
+            raise ObjectMissing(
+                f"{self.dataset.uri} has its rows in {fingerprint} of {store.uri}, which are not"
+                " in this process's memory"
+            )
+        return self.measure.in_place(rows)
+
+    @cached_property
+    def _terms(self) -> Blocks | None:
         """All additive terms, by position; None where they are zero."""
         return self._blocks("terms") if self.has_terms else None
+
+    @property
+    def _looked_up(self) -> int:
+        """How many rows in place are prepared at once."""
+        return max(LOOKED_UP_NBYTES // (4 * self.dim), 1)
 
     @cached_property
     def numbers(self) -> Blocks:
@@ -237,8 +277,34 @@ class Partition:
     def take(self, positions: Array) -> Prepared:
         """Copies of the prepared rows at `positions`, in that order, taken block by block: what
         lies all over the data set must not stay mapped all at once."""
-        terms = None if self.terms is None else self.terms.take(positions, between=keep_within)
-        return Prepared(self.vectors.take(positions, between=keep_within), terms)
+        if self.in_place:
+            return self.rows_in_place.take(self.numbers.take(positions))
+        terms = None if self._terms is None else self._terms.take(positions, between=keep_within)
+        return Prepared(self._vectors.take(positions, between=keep_within), terms)
+
+    def visits(self, positions: Int32) -> Iterator[tuple[Ids, Prepared, Int32]]:
+        """The prepared rows at `positions` [m], some at a time: (places in `positions`, rows, which
+        of these rows each place names). All places, each once.
+
+        Block by block, as they are mapped; in place copies, of each distinct row of a visit one.
+        """
+        if self.in_place:
+            yield from self._looked_up_at(positions)
+            return
+        for block, chosen in self._vectors.visits(positions):
+            keep_within()
+            terms = None if self._terms is None else self._terms.arrays[block]
+            rows = Prepared(self._vectors.arrays[block], terms)
+            yield chosen, rows, positions[chosen] - np.int32(self.span(block)[0])
+
+    def _looked_up_at(self, positions: Int32) -> Iterator[tuple[Ids, Prepared, Int32]]:
+        from simdist.compiled.distinct import distinct  # noqa: PLC0415 - numba only on workers
+
+        start = 0
+        while start < len(positions):
+            rows, which = distinct(positions[start:], self._looked_up)
+            yield np.arange(start, start + len(which)), self.take(rows), which
+            start += len(which)
 
     @cached_property
     def codes(self) -> Blocks:
@@ -262,11 +328,6 @@ class Partition:
         self.codes.take(positions, between=between, out=codes)
         return codes, self.facts.take(positions, between=between)
 
-    def mapped(self, block: int) -> Prepared:
-        """The prepared rows of a block, mapped once for all tasks of this process."""
-        terms = None if self.terms is None else self.terms.arrays[block]
-        return Prepared(self.vectors.arrays[block], terms)
-
     def _blocks(self, role: str) -> Blocks:
         from simdist.compiled.blocks import Blocks  # noqa: PLC0415 - numba only where rows are read
 
@@ -274,6 +335,21 @@ class Partition:
 
     def _object(self, role: str) -> ObjectRef:
         return self.dataset.manifest.objects[role]
+
+
+def matrix_in_memory(dataset: Dataset) -> Float32 | None:
+    """The vectors of a dataset as one float32 matrix, by row, where they lie in this process's
+    memory one after the other; else None."""
+    refs = [shard.objects["vectors"] for shard in dataset.manifest.shards]
+    if dataset.metrics["dtype"] != "float32" or not all(map(dataset.store.holds, refs)):
+        return None
+    first, *others = arrays = [dataset.store.read_array(ref) for ref in refs]
+    ends = [array.ctypes.data + array.nbytes for array in arrays]
+    one = all(array.base is first.base for array in others)  # and not by chance side by side
+    if not one or [array.ctypes.data for array in others] != ends[:-1]:
+        return None
+    shape = (dataset.rows, first.shape[1])
+    return np.lib.stride_tricks.as_strided(first, shape, first.strides, writeable=False)
 
 
 _opened: dict[tuple[str, str], Partition] = {}

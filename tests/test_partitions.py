@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stages.partitioning import partitioned
+from stages.partitioning import partition_job, partitioned
 
-from simdist.measures import resolve
+from simdist.engine import open_engine
+from simdist.errors import ConfigError
+from simdist.measures import Prepared, resolve
+from simdist.models.vectors import import_array
 from simdist.partitions import (
     BLOCK_NBYTES,
     Partition,
@@ -19,6 +24,9 @@ from simdist.partitions import (
     order_leaders,
     power_of_two,
 )
+from simdist.runner import run
+from simdist.stages.partition import PartitionConfig
+from simdist.store.held import HeldStore
 from simdist.types import Array
 
 N, D = 9000, 5
@@ -62,6 +70,53 @@ def test_new_rows_get_the_cells_they_would_have_had(partition: Partition, x: Arr
     rows = partition.numbers.take(np.arange(200))
     near = nearest_cells(partition, partition.measure.prepare(x[rows]), 3)
     np.testing.assert_array_equal(near, partition.array(0, "cells")[:200, :3])
+
+
+@pytest.mark.parametrize("measure", ["cosine", "euclidean"])
+def test_rows_in_place_are_those_that_were_moved(x: Array, measure: str) -> None:
+    moved = partitioned(x, measure)
+    store = HeldStore(1 << 30)
+    with closing(store), open_engine("local", workers=1) as engine:
+        source = import_array(x, store=store, engine=engine)
+        job = partition_job(source, measure, in_place=True)
+        lying = Partition.of(run(job, store=store, engine=engine))
+        assert lying.in_place
+        assert not moved.in_place
+        assert "vectors" not in lying.dataset.manifest.shards[0].objects
+        for block in range(moved.blocks):
+            for role in ("rows", "codes", "facts", "members", "starts", "ranks"):
+                np.testing.assert_array_equal(lying.array(block, role), moved.array(block, role))
+            same_rows(lying.block(block), moved.block(block))
+            parts = list(lying.pieces(block))
+            numbers = np.concatenate([ids for _, ids in parts])
+            np.testing.assert_array_equal(numbers, moved.array(block, "rows"))
+            vectors = np.concatenate([rows.vectors for rows, _ in parts])
+            np.testing.assert_array_equal(vectors, moved.block(block).vectors)
+        positions = np.random.default_rng(1).integers(0, N, 3000).astype(np.int32)
+        for partition in (lying, moved):
+            seen = np.zeros(len(positions), bool)
+            for places, rows, which in partition.visits(positions):
+                same_rows(rows.take(which), moved.take(positions[places]))
+                assert not seen[places].any()
+                seen[places] = True
+            assert seen.all()
+
+
+def test_rows_elsewhere_cannot_be_in_place(x: Array) -> None:
+    with pytest.raises(ConfigError, match="rows that this process holds in memory"):
+        partitioned(x, in_place=True)
+
+
+def test_a_partition_that_moves_its_rows_is_called_as_ever() -> None:
+    assert "in_place" not in PartitionConfig("cosine").to_json()
+    assert PartitionConfig("cosine", in_place=True).to_json()["in_place"] is True
+
+
+def same_rows(found: Prepared, expected: Prepared) -> None:
+    np.testing.assert_array_equal(found.vectors, expected.vectors)
+    assert (found.terms is None) == (expected.terms is None)
+    if found.terms is not None:
+        np.testing.assert_array_equal(found.terms, expected.terms)
 
 
 def test_a_partition_is_opened_once_per_process(partition: Partition) -> None:

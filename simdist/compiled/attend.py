@@ -15,7 +15,7 @@ import math
 import numpy as np
 
 from simdist.compiled.exponentials import LANES, NBYTES, add, exp_of, gaps_of, peak_of
-from simdist.compiled.kernel import inlined, kernel, summing_kernel
+from simdist.compiled.kernel import fixed, inlined, kernel, summing_kernel
 from simdist.types import Array, Float32, Float64, Ids
 
 __all__ = ["LANES", "gaps", "rescale", "weigh"]
@@ -43,7 +43,7 @@ def weigh(
     """
     address = 0 if bias is None else bias.ctypes.data
     run = _weigh_single if tile.dtype == np.float32 else _weigh_double
-    given = (_read_only(limits), _read_only(own))
+    given = (fixed(limits), fixed(own))
     run(tile, first, columns, address, *given, peak, total, decay)
 
 
@@ -65,20 +65,14 @@ def gaps(
     """
     address = 0 if bias is None else bias.ctypes.data
     run = _gaps_single if tile.dtype == np.float32 else _gaps_double
-    given = (_read_only(limits), _read_only(own), _read_only(shift))
-    run(tile, first, columns, address, *given, gap, _read_only(less))
+    given = (fixed(limits), fixed(own), fixed(shift))
+    run(tile, first, columns, address, *given, gap, fixed(less))
 
 
 def rescale(weighted: Float64, decay: Float64, product: Array) -> None:
     """weighted [n, dv] = decay weighted + product, row by row, in place."""
     run = _rescale_single if product.dtype == np.float32 else _rescale_double
-    run(weighted, _read_only(decay), _read_only(product))
-
-
-def _read_only(array: Array) -> Array:
-    view = array.view()
-    view.flags.writeable = False
-    return view
+    run(weighted, fixed(decay), fixed(product))
 
 
 @inlined

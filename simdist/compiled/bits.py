@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from simdist.compiled.kernel import inlined, kernel, summing_kernel
+from simdist.compiled.kernel import fixed, inlined, kernel, summing_kernel
 from simdist.types import Array, Float32, Ids
 
 __all__ = ["bits_listed", "both_block", "byte_counts", "bytes_listed"]
@@ -33,7 +33,7 @@ def both_block(A: Float32, B: Float32) -> Float32:
     left = _words(A)
     right = left if B is A else _words(B)
     tile = max(1, _CACHE_NBYTES // (8 * left.shape[1]))
-    _both_block(_read_only(left), _read_only(right), tile, out)
+    _both_block(fixed(left), fixed(right), tile, out)
     return out
 
 
@@ -57,7 +57,7 @@ def _listed(
     loop: Callable[..., None], A: Float32, rows: Ids, B: Float32, columns: Ids
 ) -> tuple[Float32, ...]:
     out = np.empty((3, len(rows)), np.float32)
-    loop(_read_only(A), _read_only(rows), _read_only(B), _read_only(columns), out)
+    loop(fixed(A), fixed(rows), fixed(B), fixed(columns), out)
     return tuple(out)
 
 
@@ -67,12 +67,6 @@ def _words(A: Float32) -> Array:
     packed = np.zeros((n, 8 * max(1, -(-d // 8))), np.uint8)
     packed[:, :d] = A
     return packed.view(np.uint64)
-
-
-def _read_only(array: Array) -> Array:
-    view = np.ascontiguousarray(array).view()
-    view.flags.writeable = False
-    return view
 
 
 @kernel

@@ -61,6 +61,13 @@ class Blocks:
         for block in np.flatnonzero(np.diff(starts)).tolist():
             yield block, order[starts[block] : starts[block + 1]]
 
+    def addresses_of(self, positions: Array) -> Ids:
+        """Where each of the rows at `positions` [m] lies in memory, as long as this is kept."""
+        nbytes = self.arrays[0][:1].nbytes
+        local = (positions & ((1 << self.shift) - 1)).astype(np.int64)
+        addresses: Ids = self.addresses[positions >> self.shift] + nbytes * local
+        return addresses
+
     def take(
         self,
         positions: Array,

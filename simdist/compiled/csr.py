@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from simdist.compiled.blocks import prefetch
-from simdist.compiled.kernel import inlined, kernel, summing_kernel
+from simdist.compiled.kernel import fixed, inlined, kernel, summing_kernel
 from simdist.types import Array, Bools, Float32, Float64, Ids
 
 __all__ = ["add_product", "columns_within"]
@@ -42,23 +42,16 @@ def add_product(
     X: [m, b] float32 or float64, C-contiguous. scale: [m], or empty for ones. out: [rows, b].
     """
     add = _add_single if X.dtype == np.float32 else _add_double
-    parts = (_fixed(indptr), _fixed(indices), _fixed(weights))
-    add(*parts, cursors, first, first + len(X), _fixed(X), _fixed(scale), out)
+    parts = (fixed(indptr), fixed(indices), fixed(weights))
+    add(*parts, cursors, first, first + len(X), fixed(X), fixed(scale), out)
 
 
 def columns_within(indptr: Ids, indices: Ids, cursors: Ids, first: int, last: int) -> Ids:
     """Which columns of [first, last) the shard has, ascending, counted from `first`; cursors as in
     `add_product`."""
     seen = np.zeros(last - first, np.bool_)
-    _mark_columns(_fixed(indptr), _fixed(indices), cursors, first, last, seen)
+    _mark_columns(fixed(indptr), fixed(indices), cursors, first, last, seen)
     return np.flatnonzero(seen)
-
-
-def _fixed(array: Array) -> Array:
-    """A read-only view as the kernels are compiled for; a copy where it is not aligned."""
-    view = np.require(array, requirements=["C", "A"]).view()
-    view.flags.writeable = False
-    return view
 
 
 @inlined

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simdist.compiled.kernel import inlined, summing_kernel
+from simdist.compiled.kernel import fixed, inlined, summing_kernel
 from simdist.types import Array, Float32, Float64, Int32
 
 __all__ = ["add_sums", "subtract"]
@@ -18,7 +18,7 @@ def add_sums(place: Int32, roots: Float64, X: Array, sums: Float64) -> None:
     """sums [c, b] += the sums above, row after row. place: [n] int32. roots: [n]. X: [n, b] float32
     or float64, C-contiguous."""
     add = _add_single if X.dtype == np.float32 else _add_double
-    add(_fixed(place), _fixed(roots), _fixed(X), sums)
+    add(fixed(place), fixed(roots), fixed(X), sums)
 
 
 def subtract(
@@ -27,14 +27,7 @@ def subtract(
     """Rows [first, end) of `out` as above, in float64, rounded to the dtype of X; `out` may be X's
     own array."""
     take = _subtract_single if X.dtype == np.float32 else _subtract_double
-    take(_fixed(place), _fixed(roots), _fixed(means), _fixed(X), first, end, out)
-
-
-def _fixed(array: Array) -> Array:
-    """A read-only view, as the kernels are compiled for."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
+    take(fixed(place), fixed(roots), fixed(means), fixed(X), first, end, out)
 
 
 @inlined

@@ -20,10 +20,10 @@ from collections.abc import Callable
 import numpy as np
 
 from simdist.compiled.blocks import prefetch
-from simdist.compiled.kernel import inlined, summing_kernel
+from simdist.compiled.kernel import fixed, inlined, summing_kernel
 from simdist.types import Array, Float32, Float64, Ids
 
-__all__ = ["absolute_gaps", "dots", "gaps", "manhattan_block", "square_gaps"]
+__all__ = ["absolute_gaps", "dots", "gaps", "manhattan_block", "square_gaps", "unit_dots"]
 
 # Columns of a Manhattan tile: their rows stay in the first-level cache (bytes) while A streams by.
 _CACHE_NBYTES = 32_768
@@ -34,6 +34,14 @@ AHEAD = 4  # pairs between asking for a row and using it
 def dots(A: Float32, rows: Ids, B: Float32, columns: Ids) -> Float32:
     """Inner products of the listed pairs. Shapes: module docstring."""
     return _listed(_dots, A, rows, B, columns).astype(np.float32)
+
+
+def unit_dots(X: Float32, lengths: Float32, left: Array, right: Array) -> Float32:
+    """Inner products of the listed pairs of rows, each divided by its length and rounded to float32
+    first: the bits of `dots` on rows so divided. X: [n, d]; lengths: [n]; left, right: [p]."""
+    out = np.empty(len(left), np.float64)
+    _unit_dots(fixed(X), fixed(lengths), fixed(left, np.int64), fixed(right, np.int64), out)
+    return out.astype(np.float32)
 
 
 def square_gaps(A: Float32, rows: Ids, B: Float32, columns: Ids) -> Float32:
@@ -55,7 +63,7 @@ def manhattan_block(A: Float32, B: Float32) -> Float32:
     """Manhattan distances of all pairs, added up in float32. A: [n, d], B: [m, d] -> [n, m]."""
     out = np.empty((len(A), len(B)), np.float32)
     tile = max(1, _CACHE_NBYTES // max(1, 4 * A.shape[1]))
-    _manhattan_block(_read_only(A), _read_only(B), tile, out)
+    _manhattan_block(fixed(A), fixed(B), tile, out)
     return out
 
 
@@ -63,14 +71,8 @@ def _listed(
     kernel: Callable[..., None], A: Float32, rows: Ids, B: Float32, columns: Ids
 ) -> Float64:
     out = np.empty(len(rows), np.float64)
-    kernel(_read_only(A), _read_only(rows), _read_only(B), _read_only(columns), out)
+    kernel(fixed(A), fixed(rows), fixed(B), fixed(columns), out)
     return out
-
-
-def _read_only(array: Array) -> Array:
-    view = np.ascontiguousarray(array).view()
-    view.flags.writeable = False
-    return view
 
 
 @inlined
@@ -93,6 +95,29 @@ def _dots(A: Float32, rows: Ids, B: Float32, columns: Ids, out: Float64) -> None
         for k in range(len(a)):
             total += np.float64(a[k]) * np.float64(b[k])
         out[q] = total
+
+
+@summing_kernel
+def _unit_dots(X: Float32, lengths: Float32, left: Ids, right: Ids, out: Float64) -> None:
+    d = X.shape[1]
+    a, b = np.empty(d, np.float32), np.empty(d, np.float32)
+    last = -1
+    for q in range(len(left)):
+        _ask_ahead(X, right, q)
+        if left[q] != last:  # pairs come row by row
+            last = left[q]
+            _divided(X[last], lengths[last], a)
+        _divided(X[right[q]], lengths[right[q]], b)
+        total = 0.0
+        for k in range(d):
+            total += np.float64(a[k]) * np.float64(b[k])
+        out[q] = total
+
+
+@inlined
+def _divided(row: Float32, by: float, out: Float32) -> None:
+    for k in range(len(row)):
+        out[k] = row[k] / by
 
 
 @summing_kernel

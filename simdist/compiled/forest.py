@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from simdist.compiled.kernel import kernel
-from simdist.types import Array, Ids
+from simdist.compiled.kernel import fixed, kernel
+from simdist.types import Ids
 
 __all__ = ["join_across", "joined_pairs", "local_roots"]
 
@@ -20,7 +20,7 @@ def local_roots(indptr: Ids, indices: Ids, begin: int) -> Ids:
     """[rows] smallest row, counted from `begin`, that each row of a CSR shard is connected with
     through rows of the same shard."""
     parent = np.arange(len(indptr) - 1)
-    _join_within(_fixed(indptr), _fixed(indices), begin, parent)
+    _join_within(fixed(indptr, np.int64), fixed(indices, np.int64), begin, parent)
     _settle(parent)
     return parent
 
@@ -35,8 +35,8 @@ def join_across(
     moved past the other's columns.
     """
     parent = np.arange(len(other) + len(own))
-    parts = (_fixed(indptr), _fixed(indices), cursors)
-    _join_between(*parts, first, _fixed(other), _fixed(own), parent)
+    parts = (fixed(indptr, np.int64), fixed(indices, np.int64), cursors)
+    _join_between(*parts, first, fixed(other, np.int64), fixed(own, np.int64), parent)
     _settle(parent)
     places = np.flatnonzero(parent != np.arange(len(parent)))
     return places, parent[places]
@@ -47,17 +47,10 @@ def joined_pairs(left: Ids, right: Ids) -> tuple[Ids, Ids]:
     their own root are left out. left, right: [q] any numbers."""
     nodes, places = np.unique(np.concatenate([left, right]), return_inverse=True)
     parent = np.arange(len(nodes))
-    _join_pairs(_fixed(places[: len(left)]), _fixed(places[len(left) :]), parent)
+    _join_pairs(fixed(places[: len(left)], np.int64), fixed(places[len(left) :], np.int64), parent)
     _settle(parent)
     hung = np.flatnonzero(parent != np.arange(len(parent)))
     return nodes[hung], nodes[parent[hung]]
-
-
-def _fixed(array: Array) -> Ids:
-    """A read-only view as the kernels are compiled for."""
-    view = np.require(array, np.int64, ["C", "A"]).view()
-    view.flags.writeable = False
-    return view
 
 
 @kernel

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from simdist.compiled.kernel import kernel
+from simdist.compiled.kernel import fixed, kernel
 from simdist.types import Array, Float32, Ids, Int32
 
 __all__ = ["GONE", "KEPT", "WAITING", "decide", "hash_rows"]
@@ -52,14 +52,8 @@ def decide(order: Ids, indptr: Ids, earlier: Ids, near: Int32, state: Array, cho
     of the shard's rows changed in place. choice: [n] out, where in `near` the kept row stands to
     which a row goes; left alone for others.
     """
-    order, indptr, earlier, near = (_read_only(a) for a in (order, indptr, earlier, near))
+    order, indptr, earlier, near = (fixed(a) for a in (order, indptr, earlier, near))
     return int(_decide(order, indptr, earlier, near, state, choice))
-
-
-def _read_only(array: Array) -> Array:
-    view = np.ascontiguousarray(array).view()
-    view.flags.writeable = False
-    return view
 
 
 @kernel

@@ -10,14 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from simdist.compiled.blocks import int8_row, prefetch
+from simdist.compiled.blocks import Blocks, int8_row, prefetch
 from simdist.compiled.codes import BIAS, SCALE, Room, seat
+from simdist.compiled.distinct import place_of
 from simdist.compiled.kernel import inlined, kernel
 from simdist.compiled.lists import EMPTY, enter, id_of, key_of, packed, tail_of
 from simdist.compiled.simd import GROUP, STRIP, better, lowest_bit, pack, strip
 from simdist.types import Array, Float32, Ids, Int32
 
-__all__ = ["Named", "entered_in", "join", "name"]
+__all__ = ["CodesAt", "Named", "entered_in", "join", "name"]
 
 FEW_SOURCES = 1  # rows that list a row, below which it asks its neighbours
 ASKED = 5  # neighbours that such a row asks, its nearest
@@ -28,13 +29,32 @@ class Named(NamedTuple):
     """The rows that some links name, and those that have the links, numbered from 0.
 
     positions: [u]. own: [r] numbers of the rows that have the links. table, numbers: where a
-    position's number is looked up: `find`.
+    position's number is looked up: `place_of`.
     """
 
     positions: Int32
     own: Int32
     table: Int32
     numbers: Int32
+
+
+class CodesAt(NamedTuple):
+    """Where the code of each row named lies: addresses [u], nbytes of each."""
+
+    addresses: Ids
+    nbytes: int
+
+    @classmethod
+    def of(cls, codes: Array) -> CodesAt:
+        """Of copies [u, nbytes] side by side, which have to be kept alive."""
+        nbytes = codes.shape[1]
+        return cls(codes.ctypes.data + nbytes * np.arange(len(codes), dtype=np.int64), nbytes)
+
+    @classmethod
+    def within(cls, blocks: Blocks, positions: Int32) -> CodesAt:
+        """Of the rows at `positions` [u], where they are."""
+        nbytes = blocks.arrays[0].shape[1]
+        return cls(blocks.addresses_of(positions), nbytes)
 
 
 def name(first: int, links: Int32, most: int) -> Named:
@@ -50,16 +70,6 @@ def name(first: int, links: Int32, most: int) -> Named:
     own = np.empty(len(links), np.int32)
     done, named = _name(first, links, most, table, numbers, positions, own)
     return Named(positions[:named], own[:done], table, numbers)
-
-
-@inlined
-def _find(position: int, table: Int32) -> int:
-    """Where a position stands in the table, or the free place where it would."""
-    mask = len(table) - 1
-    slot = (position * 2654435761 >> 7) & mask
-    while table[slot] != -1 and table[slot] != position:
-        slot = (slot + 1) & mask
-    return slot
 
 
 @kernel
@@ -81,7 +91,7 @@ def _name(
             if mark == 0:
                 break
             position = abs(mark) - 1
-            slot = _find(position, table)
+            slot = place_of(position, table)
             if table[slot] == -1:
                 table[slot] = position
                 numbers[slot] = count
@@ -95,15 +105,15 @@ def _name(
 
 
 def join(
-    links: Int32, named: Named, codes: Array, facts: Float32, room: Room, lists: Ids, width: int
+    links: Int32, named: Named, codes: CodesAt, facts: Float32, room: Room, lists: Ids, width: int
 ) -> int:
     """Compare the rows that each row links to with one another, where one of the two links is new.
 
     A row that hardly anyone lists is linked to by few, so that few bring it together with anyone:
     it is compared with those that its own neighbours list.
 
-    links: [r, l], their first places the row's own neighbours. named: see `name`. codes, facts:
-    [u, ...] of the rows named; lists: [u, keep] theirs, none new; what is found is entered, new.
+    links: [r, l], their first places the row's own neighbours. named: see `name`. codes, facts [u,
+    ...]: of the rows named; lists: [u, keep] theirs, none new; what is found is entered, new.
     width: how many of a list count as neighbours. Returns how many pairs were compared.
     """
     return int(
@@ -113,8 +123,8 @@ def join(
             named.own,
             named.table,
             named.numbers,
-            codes.ctypes.data,
-            codes.shape[1],
+            codes.addresses,
+            codes.nbytes,
             facts,
             room.panel,
             room.dots,
@@ -134,7 +144,7 @@ def _join(
     own: Int32,
     table: Int32,
     numbers: Int32,
-    codes: int,
+    codes: Ids,
     nbytes: int,
     facts: Float32,
     panel: Array,
@@ -174,7 +184,9 @@ def _join(
             )
         if count < 2:
             continue
-        seat(codes, nbytes, facts, rows[:count], addresses, offsets, floats[0], floats[1])
+        seat(0, nbytes, facts, rows[:count], addresses, offsets, floats[0], floats[1])
+        for c in range(len(addresses)):  # not where they would lie side by side
+            addresses[c] = codes[rows[min(c, count - 1)]]
         groups = (count + GROUP - 1) // GROUP
         for c in range(GROUP * groups):
             floors[c] = np.inf
@@ -285,7 +297,7 @@ def _pull(
     own: Int32,
     table: Int32,
     numbers: Int32,
-    codes: int,
+    codes: Ids,
     nbytes: int,
     facts: Float32,
     lists: Ids,
@@ -294,20 +306,20 @@ def _pull(
 ) -> int:
     """Compare a row with those that its nearest neighbours list, as far as they are named."""
     a, keep, compared = own[v], lists.shape[1], 0
-    x = int8_row(codes + nbytes * a, nbytes)
+    x = int8_row(codes[a], nbytes)
     for s in range(min(neighbours, ASKED)):
         u = abs(links[v, s]) - 1
         for t in range(min(width, keep)):
             if lists[u, t] == EMPTY:
                 break
             position = id_of(lists[u, t])
-            slot = _find(position, table)
+            slot = place_of(position, table)
             if table[slot] == -1 or position == positions[a]:
                 continue
             b = numbers[slot]
             if _seen(a, b, met):
                 continue
-            y = int8_row(codes + nbytes * b, nbytes)
+            y = int8_row(codes[b], nbytes)
             dot = np.int32(0)
             for c in range(nbytes):  # cast back at once, or LLVM sums in int64
                 dot = np.int32(dot + np.int32(np.int32(x[c]) * np.int32(y[c])))
@@ -319,10 +331,26 @@ def _pull(
     return compared
 
 
+def entered_in(positions: Int32, lists: Ids) -> tuple[Int32, Ids]:
+    """What is new in lists [u, keep], one candidate after another: whose list [e], candidates
+    [e]."""
+    count = _new_in(lists)
+    rows, candidates = np.empty(count, np.int32), np.empty(count, np.int64)
+    _take_new(positions, lists, rows, candidates)
+    return rows, candidates
+
+
 @kernel
-def entered_in(positions: Int32, lists: Ids, rows: Int32, candidates: Ids) -> int:
-    """What is new in lists, one candidate after another. rows: whose list; both [lists.size] out.
-    Returns how many."""
+def _new_in(lists: Ids) -> int:
+    total = 0
+    for u in range(len(lists)):
+        for s in range(lists.shape[1]):
+            total += lists[u, s] & 1
+    return total
+
+
+@kernel
+def _take_new(positions: Int32, lists: Ids, rows: Int32, candidates: Ids) -> None:
     total = 0
     for u in range(len(positions)):
         for s in range(lists.shape[1]):
@@ -330,4 +358,3 @@ def entered_in(positions: Int32, lists: Ids, rows: Int32, candidates: Ids) -> in
                 rows[total] = positions[u]
                 candidates[total] = lists[u, s]
                 total += 1
-    return total

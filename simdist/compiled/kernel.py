@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+import numpy as np
 
-__all__ = ["fast_kernel", "inlined", "kernel", "stamp", "summing_kernel"]
+from simdist.types import Array
+
+__all__ = ["fast_kernel", "fixed", "inlined", "kernel", "stamp", "summing_kernel"]
 
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
@@ -43,6 +46,14 @@ def inlined(loop: Loop) -> Loop:
     """Part of the kernels that call it."""
     compiled: Loop = numba.njit(nogil=True, cache=True, inline="always")(loop)
     return _kept(compiled)
+
+
+def fixed(array: Array, dtype: type | None = None) -> Array:
+    """A read-only view, as kernels are compiled for that only read; a copy where it is of another
+    type or not contiguous. To numba, an array that may be written is another type."""
+    view = np.require(array, dtype, ["C", "A"]).view()
+    view.flags.writeable = False
+    return view
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simdist.compiled.kernel import kernel
+from simdist.compiled.kernel import fixed, kernel
 from simdist.types import Float64
 
 __all__ = ["packed_squares", "spread"]
@@ -24,7 +24,7 @@ def packed_squares(points: Float64) -> Float64:
     """
     b, p, _ = points.shape
     out = np.empty((b, p * (p + 1) // 2))
-    _packed_squares(_fixed(points.transpose(0, 2, 1)), out)
+    _packed_squares(fixed(points.transpose(0, 2, 1), np.float64), out)
     return out
 
 
@@ -37,15 +37,8 @@ def spread(values: Float64, targets: Float64, noise: float, corner: float) -> Fl
     """
     b, p = len(values), targets.shape[1] + 1
     out = np.empty((b, p + 1, p + 1))
-    _spread(_fixed(values), _fixed(targets), float(noise), float(corner), out)
+    _spread(fixed(values, np.float64), fixed(targets, np.float64), float(noise), float(corner), out)
     return out
-
-
-def _fixed(array: Float64) -> Float64:
-    """A read-only view as the kernels are compiled for."""
-    view = np.require(array, np.float64, ["C", "A"]).view()
-    view.flags.writeable = False
-    return view
 
 
 @kernel

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from simdist.compiled.blocks import prefetch
-from simdist.compiled.kernel import inlined, summing_kernel
+from simdist.compiled.kernel import fixed, inlined, summing_kernel
 from simdist.types import Array, Float32, Float64, Ids, Int32
 
 __all__ = ["step_rows"]
@@ -40,15 +40,8 @@ def step_rows(
     """
     kind = X.dtype.type
     step = _step_single if kind is np.float32 else _step_double
-    parts = (_fixed(indptr), _fixed(indices), _fixed(values), _fixed(X), _fixed(B))
+    parts = (fixed(indptr), fixed(indices), fixed(values), fixed(X), fixed(B))
     step(*parts, kind(factors[0]), kind(factors[1]), kind(factors[2]), first, end, out)
-
-
-def _fixed(array: Array) -> Array:
-    """A read-only view, as the kernels are compiled for."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
 
 
 @inlined

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from simdist.compiled.kernel import kernel, summing_kernel
+from simdist.compiled.kernel import fixed, kernel, summing_kernel
 from simdist.compiled.simd import (
     CHUNK,
     GROUP,
@@ -63,8 +63,7 @@ class Coded(NamedTuple):
 
 def encode(vectors: Float32, terms: Float32 | None, centre: Float64) -> Coded:
     """Codes of rows. vectors: [n, d]; terms: [n] or none; centre: [d], the same for both sides."""
-    rows = np.require(vectors, np.float32, ["C"]).view()
-    rows.flags.writeable = False
+    rows = fixed(vectors, np.float32)
     width = -(-rows.shape[1] // CHUNK) * CHUNK
     codes = aligned(len(rows) * width, np.int8).reshape(len(rows), width)
     facts = np.empty((FACTS, len(rows)), np.float32)

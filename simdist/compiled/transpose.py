@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simdist.compiled.kernel import inlined, kernel
+from simdist.compiled.kernel import fixed, inlined, kernel
 from simdist.types import Array, Float32, Float64, Ids
 
 __all__ = ["JOINS", "Merged", "by_range", "merge", "scaled_kernel"]
@@ -54,12 +54,12 @@ def by_range(rows: Ids, columns: Ids, weights: Float32, size: int, count: int) -
     the reverse ones follow, each in the order of the edges.
     """
     starts = np.zeros(2 * count + 1, np.int64)
-    _count(_fixed(rows, np.int64), _fixed(columns, np.int64), size, starts)
+    _count(fixed(rows, np.int64), fixed(columns, np.int64), size, starts)
     starts = np.cumsum(starts)
     entries = np.empty((starts[-1], 2), np.int64)
-    bits = _fixed(np.ascontiguousarray(weights, np.float32).view(np.int32), np.int32)
+    bits = fixed(np.ascontiguousarray(weights, np.float32).view(np.int32), np.int32)
     _scatter(
-        _fixed(rows, np.int64), _fixed(columns, np.int64), bits, size, starts[:-1].copy(), entries
+        fixed(rows, np.int64), fixed(columns, np.int64), bits, size, starts[:-1].copy(), entries
     )
     return entries, starts
 
@@ -82,14 +82,14 @@ def merge(
     """
     ends = np.zeros(rows + 1, np.int64)
     for entries in (*forward, *reverse):
-        _count_rows(_fixed(entries, np.int64), ends)
+        _count_rows(fixed(entries, np.int64), ends)
     ends = np.cumsum(ends)
     keys = np.empty(ends[-1], np.int64)
     values = np.empty(ends[-1], np.float32)
     cursors = ends[:-1].copy()
     for direction, parts in enumerate((forward, reverse)):
         for entries in parts:
-            _lay_out(_fixed(entries, np.int64), direction, cursors, keys, values)
+            _lay_out(fixed(entries, np.int64), direction, cursors, keys, values)
     indptr = np.zeros(rows + 1, np.int64)
     weights = np.empty(ends[-1], np.float32)
     counts, first, again = np.zeros(2, np.int64), np.full(4, np.nan), np.full(2, -1, np.int64)
@@ -135,21 +135,14 @@ def scaled_kernel(
     those columns. What is too small for float32 becomes its smallest normal number.
     """
     _scale_rows(
-        _fixed(indptr, np.int64),
-        _fixed(indices, np.int64),
+        fixed(indptr, np.int64),
+        fixed(indices, np.int64),
         cursors,
         first,
-        _fixed(own, np.float32),
-        _fixed(scales, np.float32),
+        fixed(own, np.float32),
+        fixed(scales, np.float32),
         weights,
     )
-
-
-def _fixed(array: Array, dtype: type) -> Array:
-    """A read-only view as the kernels are compiled for; a copy where it is another type."""
-    view = np.require(array, dtype, ["C", "A"]).view()
-    view.flags.writeable = False
-    return view
 
 
 @kernel

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from simdist.compiled.kernel import fast_kernel, kernel
+from simdist.compiled.kernel import fast_kernel, fixed, kernel
 from simdist.compiled.simd import CHUNK, aligned
 from simdist.types import Array, Float32, Float64
 
@@ -54,8 +54,7 @@ class Coded(NamedTuple):
 
 def encode(rows: Array, centre: Float64) -> Coded:
     """Codes of rows. rows: [n, d] float32 or float64; centre: [d], the same for both sides."""
-    rows = np.ascontiguousarray(rows).view()
-    rows.flags.writeable = False
+    rows = fixed(rows)
     n, width = len(rows), -(-rows.shape[1] // CHUNK) * CHUNK
     coarse, fine = (aligned(n * width, np.int8).reshape(n, width) for _ in range(2))
     facts = np.empty((FACTS, n), np.float32)

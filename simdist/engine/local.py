@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 from simdist.engine.base import Engine, Ref, Scratch, refuse_nested
 from simdist.engine.completion import Completion, in_order_of_end
+from simdist.engine.heap import settle
 from simdist.engine.task import Failure, Stored, attempt, cancelled, import_all
 from simdist.engine.threads import cpus_here
 from simdist.engine.waiting import PATIENCE, Patience
@@ -63,6 +64,7 @@ class LocalEngine(Engine):
         self._nbytes_used = 0
         self._puts = 0
         self._closed = False
+        settle()
         self._threads = [
             threading.Thread(target=self._work, name=f"simdist-{number}", daemon=True)
             for number in range(self.workers)

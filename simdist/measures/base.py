@@ -16,13 +16,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from simdist.errors import ConfigError, InputError
 from simdist.measures.rows import Prepared, Rows, as_float32, as_indices, as_rows
 from simdist.types import Array, Float32, Ids, Json
+
+if TYPE_CHECKING:
+    from simdist.measures.in_place import InPlace
 
 __all__ = ["Measure", "Prepared", "Rows", "Traits"]
 
@@ -138,6 +141,13 @@ class Measure(ABC):
             for start in range(0, len(rows), step)
         ]
         return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+    def in_place(self, rows: Float32) -> InPlace:
+        """Rows that stay as they lie in memory, [n, d] float32, finite, C-contiguous: prepared when
+        they are asked for."""
+        from simdist.measures.in_place import InPlace  # noqa: PLC0415  it speaks of this
+
+        return InPlace(self, rows)
 
     def diag(self, X: Rows) -> Float32:
         """Values of rows with themselves. X: [n, d] -> [n]."""

@@ -72,7 +72,9 @@ def square_norms(vectors: Array, *, of: str) -> Float64:
 
     vectors: [n, d] -> [n].
     """
-    squares: Float64 = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+    from simdist.compiled.norms import square_lengths  # noqa: PLC0415 - numba at the first call
+
+    squares = square_lengths(vectors)
     # |x - y|^2 <= 4 max |x|^2, so no value of two rows within the limit overflows.
     too_long = squares > np.finfo(np.float32).max / 8
     if too_long.any():

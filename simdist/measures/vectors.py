@@ -23,6 +23,7 @@ import numpy as np
 
 from simdist.errors import InputError
 from simdist.measures.base import Measure, Traits
+from simdist.measures.in_place import AsTheyAre, InPlace, Units, odd_lengths
 from simdist.measures.rows import Prepared, Rows, as_float32, as_points, square_norms
 from simdist.types import Array, Float32, Float64, Ids
 
@@ -48,6 +49,9 @@ class _CompiledPairs(Measure):
         rows, columns = self.listed(A, rows, B, columns)
         values: Float32 = getattr(distances, self.kernel)(A.vectors, rows, B.vectors, columns)
         return values
+
+    def in_place(self, rows: Float32) -> InPlace:
+        return AsTheyAre(self, rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +94,12 @@ class Cosine(_CompiledPairs):
         return min(1.0, max(-1.0, cosine))
 
     def represent(self, X: Array) -> Prepared:
+        from simdist.compiled.norms import unit_rows  # noqa: PLC0415 - numba at the first call
+
         rows = X if X.dtype == np.float64 else as_float32(X, of=self.name)
-        vectors = np.empty(rows.shape, np.float32)
-        with np.errstate(all="ignore"):
-            lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
-            # float32 division is faster, and as good where lengths are ordinary float32 numbers.
-            divisors = lengths.astype(rows.dtype)
-            np.divide(rows, divisors[:, None], out=vectors, casting="same_kind")
+        vectors, lengths = unit_rows(rows)
         # Decided row by row, so that a row has the same bits in any company.
-        odd = np.flatnonzero(~((lengths > 1e-30) & (lengths < 1e30)))
+        odd = np.flatnonzero(odd_lengths(lengths))
         if len(odd):
             vectors[odd] = self._rescaled(rows, odd)
         return Prepared(vectors)
@@ -111,6 +112,9 @@ class Cosine(_CompiledPairs):
 
     def correct(self, nearness: Float32) -> Float32:
         return np.clip(nearness, -1.0, 1.0)
+
+    def in_place(self, rows: Float32) -> InPlace:
+        return Units(self, rows)
 
     def _rescaled(self, rows: Array, odd: Ids) -> Float64:
         """Unit rows of `odd`, whose squares overflow or vanish: their largest entry goes first."""

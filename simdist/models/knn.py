@@ -10,6 +10,7 @@ from simdist.models.chain import Link, run_links
 from simdist.models.graphs import GraphDataset, KnnGraph
 from simdist.models.places import PlaceOptions, borrowed, in_scratch, refuse_unseen, store_of
 from simdist.models.vectors import import_array
+from simdist.partitions import has_codes, matrix_in_memory
 from simdist.stages.graph.config import KnnGraphConfig, KnnParams
 from simdist.store.datasets import Dataset
 
@@ -34,9 +35,10 @@ def knn_links(
     method: Method = "approximate",
     seed: int = 0,
     params: KnnParams | None = None,
+    in_place: bool = False,
 ) -> tuple[Link, ...]:
     """The steps of a k-NN graph of the vectors called `of`: a partition and the graph over it, or
-    the exact graph alone. Arguments as for `knn_graph`."""
+    the exact graph alone. Arguments as for `knn_graph`; in_place: as a partition takes it."""
     from simdist.stages.graph import ApproximateKnnGraph, ExactKnnGraph  # noqa: PLC0415
     from simdist.stages.partition import FANOUT, PartitionConfig, PartitionStage  # noqa: PLC0415
 
@@ -47,7 +49,8 @@ def knn_links(
     if method == "exact":
         return (Link(name, ExactKnnGraph(), config, {"vectors": of}),)
     partition = f"{name}.partition"
-    cells = PartitionConfig(spec, fanout=max(FANOUT, config.resolved.fanout), seed=seed)
+    fanout = max(FANOUT, config.resolved.fanout)
+    cells = PartitionConfig(spec, fanout=fanout, seed=seed, in_place=in_place)
     return (
         Link(partition, PartitionStage(), cells, {"vectors": of}),
         Link(name, ApproximateKnnGraph(), config, {"vectors": of, "partition": partition}),
@@ -109,8 +112,8 @@ def knn_graph(
         "seed": seed,
         "params": params,
     }
-    links = knn_links("graph", "vectors", **options)
     if isinstance(x, Dataset):
+        links = knn_links("graph", "vectors", **options)
         place = x.store if store is None else store_of(store)
         with borrowed(engine, place) as opened:
             made = run_links(links, {"vectors": x}, store=place, engine=opened, listeners=listeners)
@@ -118,6 +121,8 @@ def knn_graph(
     with in_scratch(scratch, engine) as (place, opened):
         refuse_unseen(opened, place)
         vectors = import_array(x, store=place, engine=opened, listeners=listeners)
+        in_place = has_codes(resolve(measure)) and matrix_in_memory(vectors) is not None
+        links = knn_links("graph", "vectors", **options, in_place=in_place)
         made = run_links(
             links, {"vectors": vectors}, store=place, engine=opened, listeners=listeners
         )

@@ -17,24 +17,19 @@ Without /proc (not Linux), or where no budget is known, nothing is done.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
 
+from simdist.engine.heap import KEPT_NBYTES, give_back, settle
 from simdist.store.pages import drop_pages
 
 __all__ = ["keep_within", "within"]
 
 LEAST_NBYTES = 8 << 20  # of pages: fewer are not worth dropping
 SPARE = 16  # a part of the budget, one in so many, is left for what nobody counts
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
-KEPT_NBYTES = 32 << 20  # free, at the end of a thread's heap and in the process
-MAPPED_NBYTES = 16 << 20  # an array this large is memory of its own, returned when it is freed
 
 
 class _Budget:
@@ -58,10 +53,10 @@ def within(memory: int, nbytes: int, *, run_id: str) -> Iterator[None]:
     own. What the process held when a run's first task began there does not count."""
     with _budget.lock:
         if _budget.running == 0:
-            _set_allocator()
+            settle()
             if _budget.run_id != run_id:
                 drop_pages()
-                _give_back()
+                give_back()
                 _budget.run_id, _budget.base = run_id, _held() or (0, 0)
         _budget.memory = memory
         _budget.running += 1
@@ -73,7 +68,7 @@ def within(memory: int, nbytes: int, *, run_id: str) -> Iterator[None]:
             _budget.running -= 1
             _budget.claimed -= nbytes
         if _idle_nbytes() > KEPT_NBYTES:
-            _give_back()
+            give_back()
         keep_within()
 
 
@@ -108,29 +103,3 @@ def _held() -> tuple[int, int] | None:
 @cache
 def _page() -> int:
     return os.sysconf("SC_PAGE_SIZE")
-
-
-@cache
-def _libc() -> Any:
-    """glibc, where that is what this process allocates from; else None."""
-    try:
-        libc = ctypes.CDLL(None)
-        return libc if hasattr(libc, "malloc_trim") and hasattr(libc, "mallopt") else None
-    except (OSError, TypeError):  # Windows has no such handle
-        return None
-
-
-@cache
-def _set_allocator() -> None:
-    """Once per process. Both have to be set: either alone ends glibc's own adjusting, and leaves
-    the other at 128 KiB."""
-    if _libc() is not None:
-        _libc().mallopt(M_MMAP_THRESHOLD, MAPPED_NBYTES)
-        _libc().mallopt(M_TRIM_THRESHOLD, KEPT_NBYTES)
-
-
-def _give_back() -> None:
-    if _libc() is not None:
-        _libc().malloc_trim(0)
-    if (arrow := sys.modules.get("pyarrow")) is not None:
-        arrow.default_memory_pool().release_unused()

@@ -5,7 +5,8 @@
     assign    nearest cells of every row                          one task per shard
     gather    rows of a range of cell order, from every shard     one task per block
 
-Vectors move once, in `gather`, from dataset order into cell order.
+Vectors move once, in `gather`, from dataset order into cell order; not at all where they lie in the
+memory of this process (`in_place`).
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from simdist.measures.surrogates import around, middle
 from simdist.panels import refuse_zero_rows
 from simdist.partitions import (
     FANOUT,
+    LOOKED_UP_NBYTES,
     SLICE,
     as_surrogate,
     block_rows,
     cell_count,
     has_codes,
+    matrix_in_memory,
     measure_surrogate,
     nearest_leaders,
     order_leaders,
@@ -35,7 +38,7 @@ from simdist.partitions import (
 from simdist.runner.plan import Commit, Forecast, Job, Record, Round, Rounds, Task
 from simdist.stages.costs import Work, partition_rounds
 from simdist.store.datasets import Shard
-from simdist.types import Array, Ids, Int32, Json, ObjectRef
+from simdist.types import Array, Float32, Ids, Int32, Json, ObjectRef
 
 if TYPE_CHECKING:
     from simdist.runner.context import Context
@@ -51,12 +54,18 @@ FINE = 8  # fine leaders per cell: they order the rows within a cell
 @dataclass(frozen=True, slots=True)
 class PartitionConfig:
     """measure: a measure's spec. cells: how many, by default sqrt(n) / 4. fanout: how many nearest
-    cells are kept for each row. seed: draws the leaders."""
+    cells are kept for each row. seed: draws the leaders.
+
+    in_place: rows are not copied into cell order, and are looked up where they are: for float32
+    rows that this process holds in memory, for the length of a call, under a measure that has
+    codes (without them rows are looked up too often).
+    """
 
     measure: Json
     cells: int | None = None
     fanout: int = FANOUT
     seed: int = 0
+    in_place: bool = False
 
     def __post_init__(self) -> None:
         if self.cells is not None and self.cells < 1:
@@ -66,8 +75,11 @@ class PartitionConfig:
         if not 1 <= self.fanout <= 255:
             raise ConfigError(f"partition fanout={self.fanout}: expected 1 to 255")
 
-    def to_json(self) -> Json:
-        return asdict(self)
+    def to_json(self) -> dict[str, Json]:
+        value = asdict(self)
+        if not self.in_place:  # what lies in stores was committed without it
+            del value["in_place"]
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +196,7 @@ def _story(source: Dataset, shape: Shape) -> Iterator[Round]:
             Task(f"gather-{b:06d}", "gather", {"block": b}, _gather_nbytes(shape))
             for b in range(shape.blocks)
         ),
+        consumes=("sample", "assign"),
     )
 
 
@@ -317,35 +330,40 @@ def _gather(context: Context, task: Task) -> Record:
     )
     numbers = np.empty(last - first, np.int64)
     cells = np.empty((last - first, shape.fanout), np.int32)
-    vectors = np.empty((last - first, shape.dim), np.float32)
+    in_place = context.config.in_place
+    vectors = None if in_place else np.empty((last - first, shape.dim), np.float32)
     offset = 0
     for shard, record in zip(source.manifest.shards, records, strict=True):
         context.check()
         local, positions = _runs(context, record, place, touched, range(first, last))
         if len(local):
-            vectors[positions] = _vectors(context, shard)[local]
+            if vectors is not None:
+                vectors[positions] = _vectors(context, shard)[local]
             cells[positions] = context.load(record.objects["cells"])[local]
             numbers[positions] = offset + local
         offset += shard.rows
         place += np.diff(context.load(record.objects["starts"]))
-    prepared = measure.prepare(vectors)
     flat = cells.ravel()
     order = np.empty(len(flat), np.int64)
     starts = np.empty(shape.cells + 1, np.int64)
     bucket_order(flat, shape.cells, order, starts)
     order = order[: starts[-1]]
     objects = {
-        "vectors": context.write_array("block", prepared.vectors),
         "rows": context.write_array("rows", numbers),
-        "cells": context.write_array("cells", cells),
         "members": context.write_array("members", (order // shape.fanout).astype(np.int32)),
         "starts": context.write_array("starts", starts),
         "ranks": context.write_array("ranks", (order % shape.fanout).astype(np.uint8)),
     }
-    if prepared.terms is not None:
-        objects["terms"] = context.write_array("terms", prepared.terms)
-    if has_codes(measure):
-        objects |= _coded(context, prepared)
+    if vectors is None:
+        objects |= _coded(context, len(numbers), _rows_at(context, numbers))
+    else:
+        objects["cells"] = context.write_array("cells", cells)
+        prepared = measure.prepare(vectors)
+        objects["vectors"] = context.write_array("block", prepared.vectors)
+        if prepared.terms is not None:
+            objects["terms"] = context.write_array("terms", prepared.terms)
+        if has_codes(measure):
+            objects |= _coded(context, len(numbers), iter([prepared]))
     sizes = np.zeros((shape.cells, shape.fanout), np.int64)
     for rank in range(shape.fanout):
         sizes[:, rank] = np.bincount(cells[:, rank], minlength=shape.cells)
@@ -353,14 +371,38 @@ def _gather(context: Context, task: Task) -> Record:
     return Record(task.key, objects)
 
 
-def _coded(context: Context, rows: Prepared) -> dict[str, ObjectRef]:
-    """The rows as int8 codes around the centre of the sample."""
+def _rows_at(context: Context, numbers: Ids) -> Iterator[Prepared]:
+    """Rows by number, prepared, in that order, a few at a time."""
+    rows = resolve(context.config.measure).in_place(_matrix(context.inputs["vectors"]))
+    step = max(LOOKED_UP_NBYTES // (4 * rows.rows.shape[1]), 1)
+    for start in range(0, len(numbers), step):
+        context.check()
+        yield rows.take(numbers[start : start + step])
+
+
+def _matrix(source: Dataset) -> Float32:
+    """The rows in place; ConfigError where they are not in memory."""
+    rows = matrix_in_memory(source)
+    if rows is None:
+        raise ConfigError(
+            f"a partition in place is of float32 rows that this process holds in memory, one after"
+            f" the other; those of {source.uri} are not. Leave in_place out."
+        )
+    return rows
+
+
+def _coded(context: Context, count: int, parts: Iterator[Prepared]) -> dict[str, ObjectRef]:
+    """So many rows, part by part, as int8 codes around the centre of the sample."""
     from simdist.compiled.codes import FACTS, code_nbytes, encode  # noqa: PLC0415
 
     centre = context.load(context.records("leaders")[0].objects["centre"])
-    codes = np.empty((len(rows), code_nbytes(rows.vectors.shape[1])), np.int8)
-    facts = np.empty((len(rows), FACTS), np.float32)
-    encode(rows.vectors, centre, codes, facts)
+    codes = np.empty((count, code_nbytes(len(centre))), np.int8)
+    facts = np.empty((count, FACTS), np.float32)
+    done = 0
+    for rows in parts:
+        here = slice(done, done + len(rows))
+        encode(rows.vectors, centre, codes[here], facts[here])
+        done += len(rows)
     return {
         "codes": context.write_array("codes", codes),
         "facts": context.write_array("facts", facts),

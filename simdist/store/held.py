@@ -79,6 +79,9 @@ class HeldStore(Store):
     def whole(self, ref: ObjectRef) -> bool:
         return ref.key in self._held or self._files.whole(ref) or super().whole(ref)
 
+    def holds(self, ref: ObjectRef) -> bool:
+        return ref.key in self._held
+
     def release(self, refs: Iterable[ObjectRef]) -> None:
         for ref in refs:
             if self._held.pop(ref.key, None) is not None:

@@ -160,6 +160,10 @@ class Store:
         info = self.objects.head(ref.key)
         return info is not None and self._unchanged(ref, info)
 
+    def holds(self, ref: ObjectRef) -> bool:
+        """Whether an object lies in this process's memory anyhow, and reading it copies nothing."""
+        return False
+
     def release(self, refs: Iterable[ObjectRef]) -> None:
         """Told what nobody will read again in this run. Kept all the same, for who resumes it; only
         a store that goes with its call lets go."""

@@ -98,9 +98,6 @@ def nearest(
     B = A if Y is None else measure.prepare(Y)
     row_ids = as_ids(rows, len(A), "rows")
     column_ids = row_ids if Y is None else as_ids(columns, len(B), "columns")
-    origin = middle(measure, B)
-    near_A = around(measure, A, origin)
-    near_B = near_A if Y is None else around(measure, B, origin)
     from simdist.tiles import screened  # noqa: PLC0415 - it is built on this module
 
     if Y is not None and screened.worth_screening(measure, len(A), len(B), A.vectors.shape[1], k):
@@ -111,12 +108,14 @@ def nearest(
             k,
             rows=row_ids,
             columns=column_ids,
-            near=(near_A, near_B),
             exclude_self=exclude_self,
             check=check,
         )
         if found is not None:
             return found
+    origin = middle(measure, B)
+    near_A = around(measure, A, origin)
+    near_B = near_A if Y is None else around(measure, B, origin)
     topk = TopK(k + slack, exclude_self=exclude_self)
     lists = fold(
         measure,

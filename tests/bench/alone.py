@@ -35,7 +35,7 @@ from tests.bench.memory import held
 __all__ = ["Alone", "Failed", "Run"]
 
 EVERY = 0.02  # seconds between looks
-SMALL = 3000  # rows of the warm-up
+SMALL = 20_000  # rows of the warm-up: enough that all code which the data needs is loaded
 TIES = 1e-6  # relative: a neighbour as near as the true k-th within this is one
 
 

@@ -14,7 +14,7 @@ from compiled.listing import coded, edges, vectors
 
 from simdist.compiled import simd
 from simdist.compiled.codes import Room, leaders_of, leaf_top
-from simdist.compiled.joins import entered_in, join, name
+from simdist.compiled.joins import CodesAt, entered_in, join, name
 from simdist.compiled.leaves import cell_leaves, random_state
 from simdist.compiled.lists import empty_lists, entered, fill_short, joined, link
 from simdist.types import Array, Float32, Ids
@@ -67,11 +67,11 @@ def _joined(codes: Array, facts: Float32, room: Room, lists: Ids) -> None:
     among = name(0, links, links.size)
     theirs = lists[among.positions] & -2
     positions = among.positions
-    join(links, among, codes[positions], facts[positions], room, theirs, WIDTH)
-    rows, found = np.empty(theirs.size, np.int32), np.empty(theirs.size, np.int64)
-    count = entered_in(positions, theirs, rows, found)
+    named = codes[positions]
+    join(links, among, CodesAt.of(named), facts[positions], room, theirs, WIDTH)
+    rows, found = entered_in(positions, theirs)
     joined(lists, WIDTH)
-    entered(rows[:count], found[:count, None], lists)
+    entered(rows, found[:, None], lists)
 
 
 def _digest(array: Array) -> str:

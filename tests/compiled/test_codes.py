@@ -30,7 +30,7 @@ from simdist.compiled.codes import (
     leaders_of,
     leaf_top,
 )
-from simdist.compiled.joins import Named, entered_in, join, name
+from simdist.compiled.joins import CodesAt, Named, entered_in, join, name
 from simdist.compiled.lists import EMPTY, empty_lists, key_of
 from simdist.types import Array, Float32, Ids, Int32
 
@@ -342,7 +342,7 @@ def test_a_join_compares_the_links_of_every_row_where_one_is_new(
     lists = lists_among(rng, keys, positions, keep)
     expected, pairs = joined_by_hand(links, positions, keys, lists)
     room = Room(links.shape[1], codes.shape[1])
-    assert join(links, among, codes, facts, room, lists, 0) == pairs
+    assert join(links, among, CodesAt.of(codes), facts, room, lists, 0) == pairs
     assert lists.tolist() == expected
 
 
@@ -366,7 +366,9 @@ def test_a_row_that_nobody_lists_meets_those_that_its_nearest_neighbours_list():
         for other in listed(lists[asked : asked + 1])[0][:width]:
             if other in set(seen.tolist()) - {0}:
                 expected.append(candidate(keys[0, other], int(other)))
-    join(numbered_links, among, codes[seen], facts[seen], Room(20, codes.shape[1]), theirs, width)
+    theirs_codes = codes[seen]
+    room = Room(20, codes.shape[1])
+    join(numbered_links, among, CodesAt.of(theirs_codes), facts[seen], room, theirs, width)
     assert theirs[among.own[0]].tolist() == best(expected, keep)
     assert not set(expected) <= set(filled(lists[0]))
 
@@ -383,7 +385,8 @@ def test_a_join_of_more_pairs_than_it_remembers_misses_none():
     lists = empty_lists(len(positions), 16)
     expected, pairs = joined_by_hand(links, positions, keys, lists)
     assert pairs > 10 * (1 << 14)
-    assert join(links, among, codes, facts, Room(90, codes.shape[1]), lists, 0) == pairs
+    room = Room(90, codes.shape[1])
+    assert join(links, among, CodesAt.of(codes), facts, room, lists, 0) == pairs
     assert lists.tolist() == expected
 
 
@@ -394,10 +397,9 @@ def test_what_a_join_found_is_what_is_new_list_by_list():
         [[new, known], [known, EMPTY], [new, candidate(-3.0, 4)]],
         np.int64,
     )
-    rows, found = np.full(6, 99, np.int32), np.full(6, 99, np.int64)
-    assert entered_in(positions, lists, rows, found) == 3
-    assert rows[:3].tolist() == [7, 5, 5]
-    assert found[:3].tolist() == [new, new, candidate(-3.0, 4)]
+    rows, found = entered_in(positions, lists)
+    assert rows.tolist() == [7, 5, 5]
+    assert found.tolist() == [new, new, candidate(-3.0, 4)]
 
 
 @pytest.mark.parametrize("dim", [1, 65, 1024])
@@ -421,7 +423,7 @@ def test_a_pair_has_one_key_whoever_computes_it(dim: int):
         lists = empty_lists(total, 96)
         links = np.where(rng.random(size) < 0.5, rows + 1, -rows - 1).astype(np.int32)[None]
         among = Named(every, rows[:1], np.full(2, -1, np.int32), np.zeros(2, np.int32))
-        join(links, among, codes, facts, room, lists, 0)
+        join(links, among, CodesAt.of(codes), facts, room, lists, 0)
         see(every, lists)
     assert len(seen) == total * (total - 1) // 2
     assert all(len(keys) == 1 for keys in seen.values())

@@ -134,3 +134,45 @@ def test_rows_that_cannot_be_used_are_refused(x: Any, message: str):
 def test_settings_that_make_no_sense_are_refused(options: dict[str, Any], message: str):
     with pytest.raises(ConfigError, match=message):
         knn_graph(random(50, 4), **{"k": 3, **options})
+
+
+@pytest.mark.parametrize("measure", ["cosine", "euclidean"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"recall": 0.99}, {"recall": 0.999, "params": KnnParams(fanout=1, links=2, joins=0)}],
+    ids=str,
+)
+def test_an_array_is_left_where_it_lies_and_its_graph_is_that_of_moved_rows(
+    measure: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("simdist.stages.graph.story.WORTH_WALKING", 0)
+    x = random(9000, 24)
+    rounds: list[str] = []
+    found = knn_graph(
+        x,
+        10,
+        measure=measure,
+        listeners=[lambda event: rounds.append(getattr(event, "round", ""))],
+        **options,
+    )
+    assert any(name.startswith("edges-") for name in rounds)  # which moved rows do not need
+    moved = knn_graph(x, 10, measure=measure, scratch=str(tmp_path / "scratch"), **options)
+    np.testing.assert_array_equal(found.indices, moved.indices)
+    np.testing.assert_array_equal(found.values, moved.values)
+    assert found.recall == moved.recall
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda x: x.astype(np.float64),
+        np.asfortranarray,
+        lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+    ],
+    ids=["float64", "by columns", "every second column"],
+)
+def test_rows_that_cannot_stay_where_they_lie_are_moved(other: Any):
+    x = random(3000, 12)
+    found, expected = knn_graph(other(x), 5), knn_graph(x, 5)
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_array_equal(found.values, expected.values)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -77,6 +79,30 @@ def test_where_codes_rule_little_out_products_take_over() -> None:
     X = measure.prepare(x)
     given = {"rows": np.arange(20), "columns": np.arange(300), "exclude_self": True}
     near = (X.take(np.arange(20)), X)
-    assert screened.nearest_screened(measure, *near, 5, near=near, check=None, **given) is None
+    assert screened.nearest_screened(measure, *near, 5, check=None, **given) is None
     found, expected = both("euclidean", x[:20], x, 4)
     np.testing.assert_array_equal(found.ids, expected.ids)
+
+
+@pytest.mark.parametrize("spec", ["cosine", "euclidean"])
+@pytest.mark.parametrize("far", [0.0, 30.0])
+@pytest.mark.parametrize("cuts", [[], [1], [700, 704, 2999], range(100, 3000, 100)])
+def test_columns_may_come_in_pieces(spec: str, far: float, cuts: Sequence[int]) -> None:
+    measure = resolve(spec)
+    A, B = measure.prepare(rows(60, 24, far=far)), measure.prepare(rows(3000, 24, far=far))
+    ids = np.random.default_rng(3).permutation(30_000)[:3000]
+    expected = exact.nearest(measure, A, B, 7, rows=np.arange(60), columns=ids, exclude_self=False)
+    some = np.arange(0, 3000, screened.STRIDE)
+    bounds = pairwise([0, *cuts, 3000])
+    found = screened.nearest_of_pieces(
+        measure,
+        A,
+        7,
+        rows=np.arange(60),
+        some=(B.take(some), ids[some]),
+        pieces=((B.take(slice(*bound)), ids[slice(*bound)]) for bound in bounds),
+        exclude_self=False,
+    )
+    assert found is not None
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    np.testing.assert_array_equal(found.values, expected.values)

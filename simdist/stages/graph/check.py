@@ -21,9 +21,11 @@ from simdist.stages.graph.forecast import SLACK, check_nbytes, truth_nbytes
 from simdist.stages.graph.lists import block_round
 from simdist.tiles import TopK, TopKState
 from simdist.tiles.exact import fold_exact, nearest, signed
+from simdist.tiles.screened import STRIDE, nearest_of_pieces, worth_screening
 from simdist.types import Ids, Int32
 
 if TYPE_CHECKING:
+    from simdist.measures import Measure, Prepared
     from simdist.runner.context import Context
     from simdist.stages.graph.config import KnnGraphConfig
 
@@ -59,18 +61,16 @@ def compute_truth(context: Context, task: Task) -> Record:
     ids are dataset rows; keys are values, negated for a distance.
     """
     partition = Partition.of(context.inputs["partition"])
-    measure, k = partition.measure, context.config.k
+    measure = partition.measure
     drawn = _drawn(context, partition)[task.args["first"] : task.args["last"]]
-    X, Y = partition.take(drawn), partition.block(task.args["block"])
-    rows = partition.numbers.take(drawn)
-    columns = partition.array(task.args["block"], "rows")
-    if len(columns) > k:
-        found = nearest(
-            measure, X, Y, k, rows=rows, columns=columns, slack=SLACK, check=context.check
-        )
-        state = TopKState(found.ids, signed(measure, found.values))
-    else:  # too few to fill a list: every pair
-        state = fold_exact(measure, X, Y, TopK(k), rows=rows, columns=columns, check=context.check)
+    X, rows = partition.take(drawn), partition.numbers.take(drawn)
+    block = task.args["block"]
+    state = None
+    if partition.in_place:
+        state = _found_in_pieces(context, partition, block, X, rows)
+    if state is None:
+        Y, columns = partition.block(block), partition.array(block, "rows")
+        state = _found(context, measure, X, Y, rows, columns)
     return Record(
         task.key,
         {
@@ -78,6 +78,38 @@ def compute_truth(context: Context, task: Task) -> Record:
             "keys": context.write_array("truth-keys", state.keys),
         },
     )
+
+
+def _found(
+    context: Context, measure: Measure, X: Prepared, Y: Prepared, rows: Ids, columns: Ids
+) -> TopKState:
+    """The k best of some columns for each row; keys as `compute_truth` leaves them."""
+    k = context.config.k
+    if len(columns) <= k:  # too few to fill a list: every pair
+        return fold_exact(measure, X, Y, TopK(k), rows=rows, columns=columns, check=context.check)
+    found = nearest(measure, X, Y, k, rows=rows, columns=columns, slack=SLACK, check=context.check)
+    return TopKState(found.ids, signed(measure, found.values))
+
+
+def _found_in_pieces(
+    context: Context, partition: Partition, block: int, X: Prepared, rows: Ids
+) -> TopKState | None:
+    """The same, of a block that is not held whole; None where it is quicker whole."""
+    measure, k = partition.measure, context.config.k
+    first, last = partition.span(block)
+    if not worth_screening(measure, len(X), last - first, partition.dim, k):
+        return None
+    some = np.arange(first, last, STRIDE)
+    found = nearest_of_pieces(
+        measure,
+        X,
+        k,
+        rows=rows,
+        some=(partition.take(some), partition.numbers.take(some)),
+        pieces=partition.pieces(block),
+        check=context.check,
+    )
+    return None if found is None else TopKState(found.ids, signed(measure, found.values))
 
 
 def compute_check(context: Context, task: Task) -> Record:

@@ -9,7 +9,6 @@ import numpy as np
 from simdist.lists import graph_table, ids_of_rows
 from simdist.partitions import Blocked, Partition
 from simdist.runner.plan import Record, Task
-from simdist.runner.resident import keep_within
 from simdist.stages.graph.lists import read_lists
 from simdist.stages.graph.walk import gathered_nbytes
 from simdist.types import Array, Float32, Ids, Int32
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ROWS_AT_ONCE", "compute_finish", "finish_nbytes", "rerank", "rerank_nbytes"]
 
-ROWS_AT_ONCE = 4096
+ROWS_AT_ONCE = 2048
 
 
 def finish_nbytes(partition: Blocked, keep: int, k: int) -> int:
@@ -76,16 +75,20 @@ def rerank(
     width = candidates.shape[1]
     listed = np.flatnonzero(candidates >= 0)
     others = candidates.ravel()[listed]
-    own = partition.take(rows)
+    at = listed // width
     sign = np.float32(distance_sign(measure))
     distance = np.full(candidates.shape, np.inf, np.float32)
     numbers = np.full(candidates.shape, np.iinfo(np.int64).max)
-    for block, chosen in partition.vectors.visits(others):
-        keep_within()
-        at, local = listed[chosen], others[chosen] - partition.span(block)[0]
-        values = measure.pairs_at(own, at // width, partition.mapped(block), local)
-        distance.put(at, sign * values)
-        numbers.put(at, partition.numbers.arrays[block][local])
+    theirs = partition.numbers.take(others)
+    if partition.in_place:
+        mine = partition.numbers.take(rows)
+        distance.put(listed, sign * partition.rows_in_place.pairs(mine[at], theirs))
+    else:
+        own = partition.take(rows)
+        for chosen, found, which in partition.visits(others):
+            values = measure.pairs_at(own, at[chosen], found, which)
+            distance.put(listed[chosen], sign * values)
+    numbers.put(listed, theirs)
     positions = np.array(candidates)
     sort_lists(distance, numbers, positions)
     return positions[:, :k], numbers[:, :k], sign * distance[:, :k]

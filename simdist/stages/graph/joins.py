@@ -15,9 +15,10 @@ import numpy as np
 from simdist.partitions import Blocked, Partition
 from simdist.runner.plan import Record, Task
 from simdist.stages.graph.lists import bucketed
-from simdist.types import Ids, Int32
+from simdist.types import Float32, Ids, Int32
 
 if TYPE_CHECKING:
+    from simdist.compiled.joins import CodesAt
     from simdist.runner.context import Context
     from simdist.stages.graph.config import Knobs
 
@@ -61,7 +62,8 @@ def compute_join(context: Context, task: Task) -> Record:
         parts.append(found)
         compared += pairs
         start += done
-    rows, candidates = (np.concatenate(column) for column in zip(*parts, strict=True))
+    whole = len(parts) == 1
+    rows, candidates = parts[0] if whole else map(np.concatenate, zip(*parts, strict=True))
     order, starts = bucketed(rows // join.partition.block_rows, join.partition)
     return Record(
         task.key,
@@ -101,11 +103,19 @@ class _Join:
         links = np.array(self.links[start:])
         named = name(self.first + start, links, self.most)
         links = links[: len(named.own)]
-        codes, facts = self.partition.take_codes(named.positions, between=check)
+        codes, facts = self._codes(named.positions)
         lists = self.lists.take(named.positions, between=check)
         lists &= -2  # what is new from now on was found here
         compared = join(links, named, codes, facts, self.room, lists, self.width)
-        count = int((lists & 1).sum())
-        rows, candidates = np.empty(count, np.int32), np.empty(count, np.int64)
-        entered_in(named.positions, lists, rows, candidates)
-        return len(named.own), (rows, candidates), compared
+        return len(named.own), entered_in(named.positions, lists), compared
+
+    def _codes(self, positions: Int32) -> tuple[CodesAt, Float32]:
+        """Codes and facts of some rows: copied, or where they are."""
+        from simdist.compiled.joins import CodesAt  # noqa: PLC0415
+
+        partition, check = self.partition, self.context.check
+        if partition.in_place:
+            facts = partition.facts.take(positions, between=check)
+            return CodesAt.within(partition.codes, positions), facts
+        self.copied, facts = partition.take_codes(positions, between=check)
+        return CodesAt.of(self.copied), facts

@@ -35,11 +35,12 @@ __all__ = [
     "leaf_goal",
     "leaf_nbytes",
     "leaf_passes",
-    "leaf_round",
+    "leaf_rounds",
 ]
 
 TASK_NBYTES = 64 << 20  # rows a task reads, cell by cell, as it reads them
 TASKS_WANTED = 16  # enough to keep a few workers busy on small data
+TASKS_OF_A_WAVE = 8
 CELL_NBYTES = 32 << 20  # of rows it holds at once
 FIRST_FANOUT = 2  # children a row joins when its cell is first split; one below that
 SQUARE_ROWS = 1024  # of a tile whose other half is mirrored: simdist.compiled.codes
@@ -66,13 +67,28 @@ def leaf_passes(params: Knobs, rows: int, known: int) -> tuple[LeafPass, ...]:
     return LeafPass(ranks, params.leaf_rows), *cheap
 
 
-def leaf_round(name: str, partition: Partition, params: Knobs, way: LeafPass) -> Round:
-    """One task per group of consecutive cells, or per part of a cell too large to hold."""
+def leaf_rounds(name: str, partition: Partition, params: Knobs, way: LeafPass) -> Iterator[Round]:
+    """One task per group of consecutive cells, or per part of a cell too large to hold. In one
+    round; of rows in place in waves, merged one after the other, so that what leaves propose is
+    never much more than twice what lists keep of it."""
+    if not partition.in_place:
+        yield Round(name, tuple(_leaf_tasks(name, partition, params, way, TASKS_WANTED)))
+        return
+    proposed = FIRST_FANOUT * way.ranks * params.leaf_neighbors
+    waves = max(1, round(proposed / (2 * params.keep)))
+    tasks = tuple(_leaf_tasks(name, partition, params, way, waves * TASKS_OF_A_WAVE))
+    waves = min(waves, len(tasks))
+    for wave in range(waves):
+        yield Round(f"{name}-{wave}", tasks[wave::waves])
+
+
+def _leaf_tasks(
+    name: str, partition: Partition, params: Knobs, way: LeafPass, wanted: int
+) -> Iterator[Task]:
     dim, coded = partition.dim, partition.coded
     cap = cell_cap(dim, way.leaf_rows, coded=coded)
     copies = np.asarray(partition.sizes)[:, : way.ranks].sum(axis=1)
-    goal = leaf_goal(int(copies.sum()), dim, coded=coded)
-    tasks = []
+    goal = leaf_goal(int(copies.sum()), dim, coded=coded, wanted=wanted)
     for cells, part, parts, rows in _groups(copies, goal, cap):
         held = min(cap, int(copies[cells.start : cells.stop].max()))
         nbytes = leaf_nbytes(dim, params, way.leaf_rows, held=held, rows=rows, coded=coded)
@@ -85,8 +101,7 @@ def leaf_round(name: str, partition: Partition, params: Knobs, way: LeafPass) ->
             "leaf_rows": way.leaf_rows,
             "level": way.number,
         }
-        tasks.append(Task(f"{name}-{cells.start:06d}-{part:04d}", "leaves", args, nbytes))
-    return Round(name, tuple(tasks))
+        yield Task(f"{name}-{cells.start:06d}-{part:04d}", "leaves", args, nbytes)
 
 
 def cell_cap(dim: int, leaf_rows: int, *, coded: bool) -> int:
@@ -94,10 +109,10 @@ def cell_cap(dim: int, leaf_rows: int, *, coded: bool) -> int:
     return max(power_of_two(CELL_NBYTES // _row_nbytes(dim, coded)), 2 * leaf_rows)
 
 
-def leaf_goal(copies: int, dim: int, *, coded: bool) -> int:
-    """Rows of a group of cells; copies: rows of all cells together."""
+def leaf_goal(copies: int, dim: int, *, coded: bool, wanted: int = TASKS_WANTED) -> int:
+    """Rows of a group of cells; copies: rows of all cells together; wanted: tasks, at least."""
     fit = power_of_two(TASK_NBYTES // _row_nbytes(dim, coded))
-    return min(fit, max(copies // TASKS_WANTED, 1))
+    return min(fit, max(copies // wanted, 1))
 
 
 def leaf_nbytes(

@@ -7,11 +7,14 @@ writes new ones: the answer does not depend on who was first.
 
     leaves, joins ── propose (row, candidates), bucketed by the row's block ──> merge ──> lists
     lists, edges ── links ──> each row's nearest, and who lists it
+
+Where rows are in place, all this lies in memory, and edges are made in a round of their own when
+links are wanted: nobody holds them while joins and the last steps work.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "block_round",
     "bucketed",
+    "compute_edges",
     "compute_links",
     "links_nbytes",
     "new_share",
@@ -33,7 +37,8 @@ __all__ = [
     "write_lists",
 ]
 
-EDGE_NBYTES = 60  # an edge while edges are sorted by target and slot
+EDGES = ("targets", "sources", "slots")  # of an edge: see simdist.compiled.lists.take_edges
+EDGE_NBYTES = 14  # of an edge while the nearest are chosen, and chosen
 
 
 def block_round(
@@ -59,13 +64,14 @@ def block_round(
 def links_nbytes(partition: Blocked, params: Knobs, width: int) -> int:
     """What a links task holds at most: lists, edges while the nearest are chosen, the links."""
     rows = min(partition.block_rows, partition.rows)
-    return rows * (10 * params.keep + 16 * width + 3 * width * EDGE_NBYTES) + (1 << 20)
+    return rows * (10 * params.keep + 16 * width + 2 * width * EDGE_NBYTES) + (1 << 20)
 
 
 def compute_links(context: Context, task: Task) -> Record:
     """Both directions of every row's links, from its own list and the edges others left for it.
 
-    args: block; lists: the round whose lists to link; links: how many each way.
+    args: block; lists: the round whose lists to link; edges: the round that left their edges;
+    links: how many each way.
     """
     from simdist.compiled.lists import link  # noqa: PLC0415
 
@@ -74,7 +80,7 @@ def compute_links(context: Context, task: Task) -> Record:
     block = task.args["block"]
     first, last = partition.span(block)
     lists = read_lists(context, task.args["lists"], block)
-    sources, starts = _edges(context, task.args["lists"], block, range(first, last), width)
+    sources, starts = _edges(context, task.args["edges"], block, range(first, last), width)
     links = np.empty((last - first, 2 * width), np.int32)
     link(lists, sources, starts, width, links)
     return Record(task.key, {"links": context.write_array("links", links)})
@@ -88,8 +94,26 @@ def read_lists(context: Context, round_name: str, block: int) -> Ids:
 def write_lists(
     context: Context, partition: Partition, first: int, lists: Ids, width: int
 ) -> dict[str, ObjectRef]:
-    """Leave a block's lists, and their first `width` places as edges bucketed by the target's
-    block. first: position of the block's first row."""
+    """Leave a block's lists, and their first `width` places as edges, none where that is 0. first:
+    position of the block's first row."""
+    objects = {"lists": context.write_array("lists", lists)}
+    return objects | (_write_edges(context, partition, first, lists, width) if width else {})
+
+
+def compute_edges(context: Context, task: Task) -> Record:
+    """The edges of one block's lists. args: block; lists: the round that left them; links: how many
+    places of each."""
+    partition = Partition.of(context.inputs["partition"])
+    block, width = task.args["block"], task.args["links"]
+    first, _ = partition.span(block)
+    lists = read_lists(context, task.args["lists"], block)
+    return Record(task.key, _write_edges(context, partition, first, lists, width))
+
+
+def _write_edges(
+    context: Context, partition: Partition, first: int, lists: Ids, width: int
+) -> dict[str, ObjectRef]:
+    """The first `width` places of a block's lists as edges, bucketed by the target's block."""
     from simdist.compiled.lists import count_edges, take_edges  # noqa: PLC0415
 
     width = min(width, lists.shape[1])
@@ -101,7 +125,6 @@ def write_lists(
     slots = np.empty(count, np.uint8)
     take_edges(lists, first, width, shift, starts, targets, sources, slots)
     return {
-        "lists": context.write_array("lists", lists),
         "targets": context.write_array("edge-targets", targets),
         "sources": context.write_array("edge-sources", sources),
         "slots": context.write_array("edge-slots", slots),
@@ -124,56 +147,18 @@ def new_share(lists: Ids, k: int) -> float:
     return round(float((lists[:, :k] & 1).mean()), 6)
 
 
-class _Edges(NamedTuple):
-    """Who lists whom: targets [e] int32 positions, sources [e] int32 positions + 1, negative where
-    the target is new there, and the slot of the source's list that holds it [e] uint8."""
-
-    targets: Int32
-    sources: Int32
-    slots: Array
-
-
 def _edges(
     context: Context, round_name: str, block: int, span: range, width: int
 ) -> tuple[Int32, Ids]:
-    """Who lists the rows of a block among their best `width`: sources, starts.
+    """Who lists the rows of a block among their best `width`: sources, starts. Of each row's the
+    nearest 2 `width`, which is as far as `link` looks."""
+    from simdist.compiled.edges import NearestEdges  # noqa: PLC0415
 
-    Everyone may list the same few rows: of each row's, only the nearest 2 `width` are held, which
-    is as far as `link` looks.
-    """
-    parts: list[_Edges] = []
-    held = 0
+    nearest = NearestEdges(span, 2 * width)
     for record in context.records(round_name):
         context.check()
         starts = context.load(record.objects["starts"])
         part = slice(int(starts[block]), int(starts[block + 1]))
-        slots = context.load(record.objects["slots"])[part]
-        near = np.flatnonzero(slots < width)
-        parts.append(
-            _Edges(*(context.load(record.objects[role])[part][near] for role in _Edges._fields))
-        )
-        held += len(near)
-        if held > 2 * width * len(span):
-            parts = [_nearest_edges(parts, span, width)[0]]
-            held = len(parts[0].targets)
-    edges, row_starts = _nearest_edges(parts, span, width)
-    return edges.sources, row_starts
-
-
-def _nearest_edges(parts: list[_Edges], span: range, width: int) -> tuple[_Edges, Ids]:
-    """Edges by target, nearest slot first, then in the order given; at most 2 `width` of each."""
-    from simdist.compiled.assign import bucket_order  # noqa: PLC0415
-
-    edges = _Edges(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    by_slot = np.empty(len(edges.slots), np.int64)
-    bucket_order(edges.slots, width, by_slot, np.empty(width + 1, np.int64))
-    by_target = np.empty(len(edges.slots), np.int64)
-    starts = np.empty(len(span) + 1, np.int64)
-    bucket_order(edges.targets[by_slot] - np.int32(span.start), len(span), by_target, starts)
-    order = by_slot[by_target]
-    counts = np.diff(starts)
-    if counts.max(initial=0) > 2 * width:
-        place = np.arange(len(order)) - np.repeat(starts[:-1], counts)
-        order = order[place < 2 * width]
-        starts = np.concatenate([[0], np.cumsum(np.minimum(counts, 2 * width))])
-    return _Edges(*(column[order] for column in edges)), starts
+        targets, sources, slots = (context.load(record.objects[role])[part] for role in EDGES)
+        nearest.add(targets, sources, slots, width)
+    return nearest.all()

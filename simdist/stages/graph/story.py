@@ -45,12 +45,8 @@ from simdist.stages.graph.exact import EXACT, certain, exact_rounds, exact_shard
 from simdist.stages.graph.finish import compute_finish, finish_nbytes
 from simdist.stages.graph.forecast import largest_nbytes
 from simdist.stages.graph.joins import compute_join, join_nbytes
-from simdist.stages.graph.leaves import LeafPass, compute_leaves, leaf_passes, leaf_round
-from simdist.stages.graph.lists import (
-    block_round,
-    compute_links,
-    links_nbytes,
-)
+from simdist.stages.graph.leaves import LeafPass, compute_leaves, leaf_passes, leaf_rounds
+from simdist.stages.graph.lists import block_round, compute_edges, compute_links, links_nbytes
 from simdist.stages.graph.merges import compute_merge, compute_rescore, merge_nbytes, rescore_nbytes
 from simdist.stages.graph.walk import compute_walk, walk_nbytes
 from simdist.store.datasets import Dataset, Shard
@@ -171,7 +167,8 @@ class _Story:
     def _finished(self, lists: str) -> Generator[Round, None, tuple[Shard, ...]]:
         """The lists as Parquet, block by block of cell order."""
         nbytes = finish_nbytes(self.partition, self.config.resolved.keep, self.config.k)
-        yield block_round("finish", "finish", self.partition, nbytes, {"lists": lists})
+        args: dict[str, Json] = {"lists": lists}
+        yield block_round("finish", "finish", self.partition, nbytes, args, consumes=(lists,))
         spans = (self.partition.span(block) for block in range(self.partition.blocks))
         return tuple(
             Shard(last - first, record.objects)
@@ -181,9 +178,11 @@ class _Story:
     def _leaves(self, level: int, lists: str) -> Generator[Round, None, str]:
         """Leaves merged into the lists so far; the name of the round that has the new ones."""
         way = self._passes[max(0, level - WIDER)]
-        yield leaf_round(f"leaves-{level}", self.partition, self.config.resolved, way)
         width = self._width(level)
-        return (yield from self._merged(f"leaves-{level}", lists or None, 0, width))
+        for wave in leaf_rounds(f"leaves-{level}", self.partition, self.config.resolved, way):
+            yield wave
+            lists = yield from self._merged(wave.name, lists or None, 0, width)
+        return lists
 
     def _too_early(self, level: int, seen: _Seen) -> bool:
         """Whether to ask first if joins have enough to go on: a target is set, no join was made,
@@ -210,7 +209,8 @@ class _Story:
     ) -> Generator[Round, None, str]:
         """What a round proposes, merged into lists; links: how many the next join will use."""
         name = f"merge-{proposals}"
-        args = {"proposals": proposals, "lists": lists, "joined": joined, "links": links}
+        edges = 0 if self.partition.in_place else links
+        args = {"proposals": proposals, "lists": lists, "joined": joined, "links": edges}
         nbytes = merge_nbytes(self.partition, self.config.resolved)
         consumes = (proposals,) if lists is None else (proposals, lists)
         yield block_round(name, "merge", self.partition, nbytes, args, consumes=consumes)
@@ -250,13 +250,25 @@ class _Story:
         params, name, width = self.config.resolved, f"{level}-{number}", self._width(level)
         nbytes = links_nbytes(self.partition, params, width)
         args: dict[str, Json] = {"lists": lists, "links": width}
-        yield block_round(f"links-{name}", "links", self.partition, nbytes, args)
+        edges, consumes = lists, list[str]()
+        if self.partition.in_place:
+            edges = f"edges-{name}"
+            yield block_round(edges, "edges", self.partition, nbytes, args)
+            consumes = [edges]
+        args |= {"edges": edges}
+        yield block_round(
+            f"links-{name}", "links", self.partition, nbytes, args, consumes=tuple(consumes)
+        )
         args = {"lists": lists, "links": f"links-{name}", "width": width}
         if level == PRECISE or not self.partition.coded:
             nbytes = walk_nbytes(self.partition, params, width)
-            consumes = (f"links-{name}", lists)
             yield block_round(
-                f"walk-{name}", "walk", self.partition, nbytes, args, consumes=consumes
+                f"walk-{name}",
+                "walk",
+                self.partition,
+                nbytes,
+                args,
+                consumes=(f"links-{name}", lists),
             )
             return f"walk-{name}"
         nbytes = join_nbytes(self.partition, params, width)
@@ -351,6 +363,7 @@ def _total(rounds: Mapping[str, Sequence[Record]], fact: str) -> int:
 COMPUTE: Mapping[str, Callable[[Context, Task], Record]] = {
     "leaves": compute_leaves,
     "merge": compute_merge,
+    "edges": compute_edges,
     "links": compute_links,
     "join": compute_join,
     "walk": compute_walk,

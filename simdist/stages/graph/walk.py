@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simdist.measures.base import Measure
-from simdist.partitions import Blocked, Partition
+from simdist.partitions import LOOKED_UP_NBYTES, Blocked, Partition
 from simdist.runner.plan import Record, Task
 from simdist.stages.graph.lists import new_share, read_lists, write_lists
 from simdist.types import Float32, Ids, Int32
@@ -26,7 +26,7 @@ __all__ = ["compute_walk", "gathered_nbytes", "rescored", "scored_nbytes", "walk
 
 PAIRS_AT_ONCE = 1 << 20  # found before any of them is scored: blocks are visited that often
 LINKS_NBYTES = 4 << 20  # of links, gathered for as many rows as that allows
-PAIR_NBYTES = 32  # row, candidate, key, and the order in which blocks are visited
+PAIR_NBYTES = 36  # row, candidate, its place, key, and the order in which blocks are visited
 ENOUGH = 64  # rows that must fit before some more are walked
 VALUES_AT_ONCE = 1 << 16  # of a measure without a GEMM form
 GATHER_NBYTES = 64 << 20  # 16 MiB of both sides, and the same in float64
@@ -44,9 +44,12 @@ def walk_nbytes(partition: Blocked, params: Knobs, width: int) -> int:
 
 
 def scored_nbytes(partition: Blocked, pairs: int) -> int:
-    """What `nearness_of_found` holds at most: two mapped blocks, and so many pairs."""
+    """What `nearness_of_found` holds at most: two mapped blocks, or one and rows that were looked
+    up, and so many pairs."""
     rows = min(partition.block_rows, partition.rows)
-    gathered = 0 if partition.measure.traits.gemm else gathered_nbytes(partition.measure)
+    gathered = 2 * LOOKED_UP_NBYTES
+    if not partition.measure.traits.gemm:
+        gathered = gathered_nbytes(partition.measure)
     held = PAIR_NBYTES * min(PAIRS_AT_ONCE, pairs) + 4 * MOST_CANDIDATES
     return 8 * rows * (partition.dim + 1) + held + gathered
 
@@ -168,24 +171,23 @@ def nearness_of_found(
     rows = np.repeat(np.arange(len(indptr) - 1, dtype=np.int32), np.diff(indptr))
     start, _ = partition.span(first // partition.block_rows)
     rows += np.int32(first - start)
-    own = partition.mapped(first // partition.block_rows)
+    own = partition.block(first // partition.block_rows)
     keys = np.empty(len(found), np.float32)
-    for block, chosen in partition.vectors.visits(found):
+    local = np.empty(len(found), np.int32)
+    for chosen, others, which in partition.visits(found):
         context.check()
-        others, offset = partition.mapped(block), partition.span(block)[0]
         if measure.traits.gemm:
-            score(
-                chosen, rows, found, *_places(own, 0), *_places(others, offset), partition.dim, keys
-            )
+            local[chosen] = which
+            score(chosen, rows, local, *_places(own), *_places(others), partition.dim, keys)
             continue
         for cut in range(0, len(chosen), VALUES_AT_ONCE):
-            part = chosen[cut : cut + VALUES_AT_ONCE]
-            values = measure.pairs_at(own, rows[part], others, found[part] - offset)
-            keys[part] = values if measure.traits.kind == "similarity" else -values
+            part = slice(cut, cut + VALUES_AT_ONCE)
+            at = chosen[part]
+            values = measure.pairs_at(own, rows[at], others, which[part])
+            keys[at] = values if measure.traits.kind == "similarity" else -values
     return keys
 
 
-def _places(rows: Prepared, first: int) -> tuple[int, int]:
-    """Addresses where the vector and the term of position 0 would lie; no terms are at 0."""
-    vectors = rows.vectors.ctypes.data - first * rows.vectors.strides[0]
-    return vectors, 0 if rows.terms is None else rows.terms.ctypes.data - 4 * first
+def _places(rows: Prepared) -> tuple[int, int]:
+    """Addresses of the first vector and of the first term; no terms are at 0."""
+    return rows.vectors.ctypes.data, 0 if rows.terms is None else rows.terms.ctypes.data

@@ -157,8 +157,8 @@ class Overlap(Measure):
 
 
 def graph_of(x: Array, k: int, **options: Any) -> KnnGraph:
-    """`knn_graph` of an array, its intermediate data in memory."""
-    return knn_graph(x, k, scratch=f"memory://{uuid.uuid4().hex}", **options)
+    """`knn_graph` of an array, its intermediate data in a store in memory."""
+    return knn_graph(x, k, **{"scratch": f"memory://{uuid.uuid4().hex}", **options})
 
 
 def committed(x: Array, engine: Engine, **options: Any) -> GraphDataset:

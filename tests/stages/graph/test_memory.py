@@ -35,6 +35,7 @@ JOBS: dict[str, tuple[Any, int, dict[str, Any]]] = {
     "copies": (lambda: duplicates(9000, 32, share=0.8), 15, {"measure": "euclidean"}),
     "no GEMM": (lambda: random(5000, 16), 15, {"measure": "manhattan", "recall": None}),
     "many neighbours": (lambda: random(5000, 32), 100, {"recall": None}),
+    "in place": (lambda: random(12_000, 64), 15, {"measure": "cosine", "scratch": None}),
     "exact": (lambda: random(9000, 32), 15, {"method": "exact", "measure": "euclidean"}),
     "doubtful": (lambda: two_sides(5000), 15, {"method": "exact", "measure": "euclidean"}),
 }

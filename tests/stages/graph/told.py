@@ -36,6 +36,7 @@ def told(growth: Growth, target: float, seed: int) -> tuple[Recall, float]:
         blocks=0,  # so the finish has no tasks
         measure=None,
         coded=True,
+        in_place=False,
         dataset=SimpleNamespace(manifest=SimpleNamespace(metrics={"fanout": 8})),
     )
     with patch.multiple(story, **_SILENT), patch.object(story, "exact_rounds", _no_rounds):
@@ -82,7 +83,7 @@ def _round(name: str, *_: Any, **__: Any) -> Round:
 
 
 _SILENT = {
-    "leaf_round": _round,
+    "leaf_rounds": lambda name, *_: [_round(name)],
     "block_round": _round,
     "truth_round": _round,
     "merge_nbytes": lambda *_: 0,
