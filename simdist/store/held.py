@@ -82,6 +82,10 @@ class HeldStore(Store):
     def holds(self, ref: ObjectRef) -> bool:
         return ref.key in self._held
 
+    def has_room(self, nbytes: int) -> bool:
+        with self._lock:
+            return self._nbytes + nbytes <= self._limit
+
     def release(self, refs: Iterable[ObjectRef]) -> None:
         for ref in refs:
             if self._held.pop(ref.key, None) is not None:

@@ -164,6 +164,10 @@ class Store:
         """Whether an object lies in this process's memory anyhow, and reading it copies nothing."""
         return False
 
+    def has_room(self, nbytes: int) -> bool:
+        """Whether arrays of so many bytes in all would be held in this process's memory."""
+        return False
+
     def release(self, refs: Iterable[ObjectRef]) -> None:
         """Told what nobody will read again in this run. Kept all the same, for who resumes it; only
         a store that goes with its call lets go."""

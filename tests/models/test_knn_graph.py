@@ -168,11 +168,30 @@ def test_an_array_is_left_where_it_lies_and_its_graph_is_that_of_moved_rows(
         lambda x: x.astype(np.float64),
         np.asfortranarray,
         lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+        lambda x: np.concatenate([x, x])[:3000],
     ],
-    ids=["float64", "by columns", "every second column"],
+    ids=["float64", "by columns", "every second column", "a part"],
 )
-def test_rows_that_cannot_stay_where_they_lie_are_moved(other: Any):
+def test_rows_of_any_kind_stay_where_they_lie_or_where_they_are_narrowed(other: Any):
     x = random(3000, 12)
-    found, expected = knn_graph(other(x), 5), knn_graph(x, 5)
+    rounds: list[str] = []
+    found = knn_graph(
+        other(x), 5, listeners=[lambda event: rounds.append(getattr(event, "round", ""))]
+    )
+    assert any(name.startswith("edges-") for name in rounds)
+    expected = knn_graph(x, 5)
     np.testing.assert_array_equal(found.indices, expected.indices)
     np.testing.assert_array_equal(found.values, expected.values)
+
+
+def test_rows_are_moved_where_there_is_no_room_to_hold_them(monkeypatch: pytest.MonkeyPatch):
+    x = random(3000, 12)
+    expected = knn_graph(x, 5)
+    monkeypatch.setattr("simdist.models.places.HELD_SHARE", 1 << 20)
+    for rows in (x, x.astype(np.float64)):
+        rounds: list[str] = []
+        found = knn_graph(
+            rows, 5, listeners=[lambda event, to=rounds: to.append(getattr(event, "round", ""))]
+        )
+        assert not any(name.startswith("edges-") for name in rounds)
+        np.testing.assert_array_equal(found.indices, expected.indices)

@@ -59,10 +59,18 @@ def write_shards(x: Array, store: Store) -> ArrayConfig:
     """
     dtype = np.dtype(np.float16 if x.dtype == np.float16 else np.float32)
     size = shard_rows(x.shape[1])
+    as_it_is = x.dtype == dtype and x.flags.c_contiguous
+    kept = not as_it_is and store.has_room(x.size * dtype.itemsize)
+    whole = np.empty(x.shape, dtype) if kept else None  # so that all rows lie in one piece
 
     def write(first: int) -> tuple[ObjectRef, ObjectRef, int | None]:
+        part = slice(first, first + size)
         rows = finite_rows(
-            x[first : first + size], dtype, f"the array, row {{row}} of {len(x)}", first
+            x[part],
+            dtype,
+            f"the array, row {{row}} of {len(x)}",
+            first,
+            out=None if whole is None else whole[part],
         )
         numbers = pa.array(np.arange(first, first + len(rows)))
         zero = first_zero_row(rows)

@@ -217,11 +217,18 @@ def vectors_of(column: pa.Array, name: str, place: Place, *, dim: int, dtype: st
     return vectors
 
 
-def finite_rows(rows: Array, dtype: np.dtype[Any], where: str, first: int) -> Array:
+def finite_rows(
+    rows: Array, dtype: np.dtype[Any], where: str, first: int, *, out: Array | None = None
+) -> Array:
     """Rows of an array [m, d] as `dtype`, contiguous. where: says of `{row}` which it is; first:
-    the number of the first one. Raises InputError for an element that is not finite as `dtype`."""
+    the number of the first one; out: where they go, by default a copy only where one is needed.
+    Raises InputError for an element that is not finite as `dtype`."""
     with np.errstate(over="ignore"):  # an overflow is infinite, and refused below
-        vectors = np.ascontiguousarray(rows, dtype)
+        if out is None:
+            vectors = np.ascontiguousarray(rows, dtype)
+        else:
+            vectors = out
+            vectors[...] = rows
     broken = _not_finite(vectors)
     if broken is not None:
         row, element = broken
