@@ -39,22 +39,24 @@ class Named(NamedTuple):
 
 
 class CodesAt(NamedTuple):
-    """Where the code of each row named lies: addresses [u], nbytes of each."""
+    """Where the code of each row named lies: addresses [u], nbytes of each; kept: whose memory that
+    is."""
 
     addresses: Ids
     nbytes: int
+    kept: Array | Blocks
 
     @classmethod
     def of(cls, codes: Array) -> CodesAt:
-        """Of copies [u, nbytes] side by side, which have to be kept alive."""
+        """Of copies [u, nbytes] side by side."""
         nbytes = codes.shape[1]
-        return cls(codes.ctypes.data + nbytes * np.arange(len(codes), dtype=np.int64), nbytes)
+        addresses = codes.ctypes.data + nbytes * np.arange(len(codes), dtype=np.int64)
+        return cls(addresses, nbytes, codes)
 
     @classmethod
     def within(cls, blocks: Blocks, positions: Int32) -> CodesAt:
         """Of the rows at `positions` [u], where they are."""
-        nbytes = blocks.arrays[0].shape[1]
-        return cls(blocks.addresses_of(positions), nbytes)
+        return cls(blocks.addresses_of(positions), blocks.arrays[0].shape[1], blocks)
 
 
 def name(first: int, links: Int32, most: int) -> Named:

@@ -9,6 +9,7 @@ import numpy as np
 from simdist.lists import graph_table, ids_of_rows
 from simdist.partitions import Blocked, Partition
 from simdist.runner.plan import Record, Task
+from simdist.runner.resident import keep_within
 from simdist.stages.graph.lists import read_lists
 from simdist.stages.graph.walk import gathered_nbytes
 from simdist.types import Array, Float32, Ids, Int32
@@ -79,7 +80,7 @@ def rerank(
     sign = np.float32(distance_sign(measure))
     distance = np.full(candidates.shape, np.inf, np.float32)
     numbers = np.full(candidates.shape, np.iinfo(np.int64).max)
-    theirs = partition.numbers.take(others)
+    theirs = partition.numbers.take(others, between=keep_within)
     if partition.in_place:
         mine = partition.numbers.take(rows)
         distance.put(listed, sign * partition.rows_in_place.pairs(mine[at], theirs))

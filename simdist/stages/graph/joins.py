@@ -117,5 +117,5 @@ class _Join:
         if partition.in_place:
             facts = partition.facts.take(positions, between=check)
             return CodesAt.within(partition.codes, positions), facts
-        self.copied, facts = partition.take_codes(positions, between=check)
-        return CodesAt.of(self.copied), facts
+        codes, facts = partition.take_codes(positions, between=check)
+        return CodesAt.of(codes), facts

@@ -250,14 +250,17 @@ class _Story:
         params, name, width = self.config.resolved, f"{level}-{number}", self._width(level)
         nbytes = links_nbytes(self.partition, params, width)
         args: dict[str, Json] = {"lists": lists, "links": width}
-        edges, consumes = lists, list[str]()
-        if self.partition.in_place:
-            edges = f"edges-{name}"
+        in_place = self.partition.in_place
+        edges = f"edges-{name}" if in_place else lists
+        if in_place:
             yield block_round(edges, "edges", self.partition, nbytes, args)
-            consumes = [edges]
-        args |= {"edges": edges}
         yield block_round(
-            f"links-{name}", "links", self.partition, nbytes, args, consumes=tuple(consumes)
+            f"links-{name}",
+            "links",
+            self.partition,
+            nbytes,
+            args | {"edges": edges},
+            consumes=(edges,) if in_place else (),
         )
         args = {"lists": lists, "links": f"links-{name}", "width": width}
         if level == PRECISE or not self.partition.coded:
