@@ -69,17 +69,21 @@ class ExactKnnGraph:
         return EXACT[task.kind](context, task)
 
     def forecast(self, config: KnnGraphConfig, rows: int, dim: int) -> Forecast:
-        """Cost of all pairs, each computed once."""
-        panel = min(block_rows(rows, dim), rows)
-        blocks = -(-rows // panel)
-        width = config.k + SLACK
-        return Forecast(
-            tasks=blocks * (blocks + 1) // 2 + 2 * blocks,
-            nbytes=exact_nbytes(config.k, rows, dim),
-            flops=float(rows) * rows * dim,
-            written=rows * 12 * (blocks * width + 2 * config.k),
-            rounds=cost.exact_rounds(Work(rows, dim, config.k), width=width),
-        )
+        return exact_forecast(config, rows, dim)
+
+
+def exact_forecast(config: KnnGraphConfig, rows: int, dim: int) -> Forecast:
+    """Cost of all pairs, each computed once."""
+    panel = min(block_rows(rows, dim), rows)
+    blocks = -(-rows // panel)
+    width = config.k + SLACK
+    return Forecast(
+        tasks=blocks * (blocks + 1) // 2 + 2 * blocks,
+        nbytes=exact_nbytes(config.k, rows, dim),
+        flops=float(rows) * rows * dim,
+        written=rows * 12 * (blocks * width + 2 * config.k),
+        rounds=cost.exact_rounds(Work(rows, dim, config.k), width=width),
+    )
 
 
 def exact_nbytes(k: int, rows: int, dim: int) -> int:

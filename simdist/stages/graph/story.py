@@ -9,6 +9,7 @@ Effort rises in levels until the sampled recall passes; each level starts from t
     5  the lists scored anew in float32, then walks                (where rows have codes)
     6  all pairs, as the exact stage does: recall 1, whatever the data
 
+Where hardly a neighbour may be missing and rows are few, level 6 comes at once.
 What leaves alone find tells how hard the data is. Where that is little, joins have nothing to go
 on, and larger leaves follow at once. Levels that would cost as much as all pairs are left out.
 
@@ -28,7 +29,7 @@ import numpy as np
 
 from simdist.measures import resolve
 from simdist.panels import RowPanels
-from simdist.partitions import Partition, block_rows
+from simdist.partitions import Partition, block_rows, has_codes
 from simdist.recall import Look
 from simdist.runner.plan import Commit, Forecast, Job, Record, Round, Rounds, Task
 from simdist.stages.costs import Typical, graph_rounds, typical_of
@@ -39,9 +40,9 @@ from simdist.stages.graph.check import (
     recall_of,
     truth_round,
 )
-from simdist.stages.graph.config import KnnGraphConfig, refuse_too_few_rows
+from simdist.stages.graph.config import KnnGraphConfig, KnnParams, refuse_too_few_rows
 from simdist.stages.graph.cost import work_of
-from simdist.stages.graph.exact import EXACT, certain, exact_rounds, exact_shards
+from simdist.stages.graph.exact import EXACT, certain, exact_forecast, exact_rounds, exact_shards
 from simdist.stages.graph.finish import compute_finish, finish_nbytes
 from simdist.stages.graph.forecast import largest_nbytes
 from simdist.stages.graph.joins import compute_join, join_nbytes
@@ -65,15 +66,16 @@ HARD_CELL = (
     0.12  # share of a row's neighbours that leaves of one cell find; below, the data is hard
 )
 HARD = 0.5  # recall of larger leaves below which joins wait for still larger ones
-WORTH_WALKING = 1 << 15  # rows: all pairs of fewer cost less than walks
+WORTH_WALKING = 1 << 17  # rows: all pairs of fewer cost less than walks and what follows them
 WORTH_SAMPLING = 4000  # rows: finding the neighbours of more costs more than the next level's joins
+HARDLY_MISSING = 0.001  # of the neighbours: of few rows, all pairs cost less than to get there
 
 
 class ApproximateKnnGraph:
     """See the package docstring."""
 
     name: ClassVar[str] = "knn_graph"
-    VERSION: ClassVar[int] = 4
+    VERSION: ClassVar[int] = 5
 
     def next(self, job: Job, rounds: Rounds, context: Context) -> Round | Commit:
         """The first round of the story that is not committed yet; else the manifest."""
@@ -103,6 +105,8 @@ class ApproximateKnnGraph:
     ) -> Forecast:
         """Cost of level 0 and one check; further levels only where recall asks for them. typical:
         what the data decides, where that is known."""
+        if _all_pairs_at_once(config, rows, coded=has_codes(resolve(config.measure))):
+            return exact_forecast(config, rows, dim)
         params = config.resolved
         blocks = -(-rows // block_rows(rows, dim))
         copies = 2 * params.fanout * rows
@@ -149,6 +153,8 @@ class _Story:
 
     def _levels(self) -> Iterator[int]:
         """Levels that cost less than all pairs. Without codes, all of them score in float32."""
+        if _all_pairs_at_once(self.config, self.partition.rows, coded=self.partition.coded):
+            return
         yield FIRST
         yield WIDER
         yield from range(OTHER_LEAVES, OTHER_LEAVES + len(self._passes) - 1)
@@ -286,9 +292,11 @@ class _Story:
         return bool(changed < SETTLED)
 
     def _most_sampled(self, level: int) -> int:
-        """How many rows are worth sampling before the next level: all pairs cost more than any."""
-        last = level == list(self._levels())[-1]
-        return self.config.resolved.sample_limit if last else WORTH_SAMPLING
+        """How many rows are worth sampling before the next level: walks and all pairs cost more
+        than any."""
+        after = [later for later in self._levels() if later > level]
+        cheap = bool(after) and after[0] != PRECISE
+        return WORTH_SAMPLING if cheap else self.config.resolved.sample_limit
 
     def _measured(
         self, step: str, lists: str, seen: _Seen, most: int
@@ -320,6 +328,14 @@ class _Story:
             name = f"truth-{first}-{last}"
             yield truth_round(name, self.partition, self.config, first, last)
             seen.truths[name] = [first, last]
+
+
+def _all_pairs_at_once(config: KnnGraphConfig, rows: int, *, coded: bool) -> bool:
+    """Whether levels would most likely end with all pairs, which cost little more than they: hardly
+    a neighbour may be missing, rows are few, and no knob was pinned."""
+    missing = 1.0 if config.recall is None else 1.0 - config.recall
+    hardly = missing <= HARDLY_MISSING * (1 + 1e-9)
+    return coded and hardly and rows <= WORTH_WALKING and config.params == KnnParams()
 
 
 @dataclass(slots=True)

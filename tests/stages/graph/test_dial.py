@@ -13,7 +13,14 @@ from simdist.datasets import manifold
 from simdist.engine import Engine
 from simdist.errors import ConfigError
 from simdist.models.graphs import GraphDataset
-from simdist.stages.graph import KnnGraphConfig, KnnParams, leaves
+from simdist.stages.graph import (
+    ApproximateKnnGraph,
+    ExactKnnGraph,
+    KnnGraphConfig,
+    KnnParams,
+    leaves,
+    story,
+)
 
 SMALL_LEAVES = KnnParams(leaf_rows=64)  # or all pairs of so few rows would be no more work
 WEAK = KnnParams(fanout=1, links=2, joins=0, keep=10, leaf_rows=32)
@@ -50,6 +57,38 @@ def test_effort_rises_level_by_level_until_the_target_is_met(
         ids, values = dense(x, "cosine", 10)
         np.testing.assert_array_equal(graph.indices, ids)
         np.testing.assert_array_equal(graph.values, values)
+
+
+def test_where_hardly_a_neighbour_may_be_missing_all_pairs_come_at_once(
+    one_thread: Engine, monkeypatch: pytest.MonkeyPatch
+):
+    x, options = random(1500, 24), {"k": 10, "measure": "cosine", "recall": 0.999}
+    made = committed(x, one_thread, **options)
+    assert made.metrics["rounds"][0] == "pairs-diagonal"
+    assert made.metrics["recall"]["low"] == 1.0
+    forecast = ApproximateKnnGraph().forecast(KnnGraphConfig(**options), *x.shape)
+    assert forecast == ExactKnnGraph().forecast(KnnGraphConfig(**options), *x.shape)
+    pinned = committed(x, one_thread, **options, params=KnnParams(fanout=4))
+    assert pinned.metrics["rounds"][0] == "leaves-0"
+    less = committed(x, one_thread, **options | {"recall": 0.998})
+    assert less.metrics["rounds"][0] == "leaves-0"
+    monkeypatch.setattr(story, "WORTH_WALKING", 1000)
+    many = committed(x, one_thread, **options, seed=1)
+    assert many.metrics["rounds"][0] == "leaves-0"
+
+
+def test_as_many_rows_as_may_be_are_sampled_before_walks(
+    one_thread: Engine, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(story, "WORTH_WALKING", 0)  # else all pairs are next
+    monkeypatch.setattr(story, "WORTH_SAMPLING", 100)  # before another level of joins
+    x, sample = random(1500, 24), {"sample": 50, "sample_limit": 400}
+    options = {"k": 10, "measure": "cosine", "params": KnnParams(**sample)}
+    reached = committed(x, one_thread, **options, recall=None).metrics["recall"]["estimate"]
+    made = committed(x, one_thread, **options, recall=reached - 0.002)
+    rounds = made.metrics["rounds"]
+    assert "truth-200-400" in rounds
+    assert "rescore" not in rounds[: rounds.index("truth-200-400")]
 
 
 def test_without_a_target_recall_is_reported_and_nothing_is_added(one_thread: Engine):
