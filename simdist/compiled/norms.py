@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simdist.compiled.kernel import fixed, summing_kernel
+from simdist.compiled.kernel import fixed, inlined, summing_kernel
 from simdist.types import Array, Float32, Float64
 
 __all__ = ["square_lengths", "unit_rows"]
@@ -30,28 +30,27 @@ def unit_rows(rows: Array) -> tuple[Float32, Float64]:
     return vectors, lengths
 
 
+@inlined
+def _square_length(row: Array) -> float:
+    total = 0.0
+    for k in range(len(row)):
+        total += np.float64(row[k]) * np.float64(row[k])
+    return total
+
+
 @summing_kernel
 def _square_lengths(rows: Array, out: Float64) -> None:
     for i in range(len(rows)):
-        row = rows[i]
-        total = 0.0
-        for k in range(len(row)):
-            total += np.float64(row[k]) * np.float64(row[k])
-        out[i] = total
+        out[i] = _square_length(rows[i])
 
 
 @summing_kernel
 def _unit_rows(rows: Array, vectors: Float32, lengths: Float64) -> None:
-    divisor = np.empty(1, rows.dtype)
+    divisor = np.empty(1, rows.dtype)  # float32 division is faster, and as good
     for i in range(len(rows)):
         row, unit = rows[i], vectors[i]
-        total = 0.0
-        for k in range(len(row)):
-            total += np.float64(row[k]) * np.float64(row[k])
-        lengths[i] = np.sqrt(total)
-        divisor[0] = lengths[
-            i
-        ]  # float32 division is faster, and as good where lengths are ordinary
+        lengths[i] = np.sqrt(_square_length(row))
+        divisor[0] = lengths[i]
         by = divisor[0]
         if by == 0.0:  # compiled code raises where it divides by zero
             unit[:] = np.nan

@@ -68,22 +68,19 @@ class Units(InPlace):
     """Of cosine."""
 
     @cached_property
-    def _lengths(self) -> Float64:
+    def _divisors(self) -> Float32 | None:
+        """[n] lengths; None where a row has one that it cannot be divided by as it is."""
         from simdist.compiled.norms import square_lengths  # noqa: PLC0415 - numba at the first call
 
-        return np.sqrt(square_lengths(self.rows))
-
-    @cached_property
-    def _ordinary(self) -> bool:
-        return not odd_lengths(self._lengths).any()
+        lengths = np.sqrt(square_lengths(self.rows))
+        return None if odd_lengths(lengths).any() else lengths.astype(np.float32)
 
     def pairs(self, left: Int32, right: Int32) -> Float32:
         from simdist.compiled.distances import unit_dots  # noqa: PLC0415 - numba at the first call
 
-        if not self._ordinary:
+        if self._divisors is None:
             return InPlace.pairs(self, left, right)
-        divisors = self._lengths.astype(np.float32)
-        return self.measure.correct(unit_dots(self.rows, divisors, left, right))
+        return self.measure.correct(unit_dots(self.rows, self._divisors, left, right))
 
 
 def odd_lengths(lengths: Float64) -> Bools:
